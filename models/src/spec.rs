@@ -1,0 +1,621 @@
+//! model.yaml: a model's card and signature, reviewed in the same repository as what is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_saphyr::Spanned;
+
+use crate::yaml::{self, Fault};
+use crate::{Blob, Digest, ModelName, Version, YamlError};
+
+/// The most input features of a model.
+const FEATURES_MAX: usize = 4096;
+/// The most classes of a model, and categories of a feature.
+const CLASSES_MAX: usize = 4096;
+/// The largest artifact, in bytes.
+const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
+/// The longest name of a feature, class, category or tensor, in bytes.
+const LABEL_BYTES_MAX: usize = 128;
+
+/// A model version's card: what goes in, what comes out, where it comes from and how to tell that it works.
+///
+/// Categories travel to the model as their index in the feature's list.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelSpec {
+    /// The model's name.
+    pub name: ModelName,
+    /// The version.
+    pub version: Version,
+    /// What the model does, in a sentence or two for people.
+    pub description: String,
+    /// The model file.
+    pub artifact: Artifact,
+    /// What goes in.
+    pub input: Input,
+    /// What comes out.
+    pub output: Output,
+    /// Where the model comes from.
+    pub training: Training,
+    /// How good it is, and on which data that was measured.
+    pub metrics: Vec<Metric>,
+    /// Answers that any server must reproduce.
+    pub golden: Golden,
+    /// What the training data looked like, for drift.
+    pub profile: Profile,
+}
+
+/// A reference to the model file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Artifact {
+    /// The file's name, beside the model.yaml.
+    pub file: String,
+    /// Its bytes.
+    pub blob: Blob,
+}
+
+/// What goes in: one float32 tensor of shape [rows, features].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Input {
+    /// The tensor's name in the model file.
+    pub tensor: String,
+    /// The columns, in order; never empty, names unique.
+    pub features: Vec<Feature>,
+}
+
+/// One column of the input.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Feature {
+    /// The name that requests use.
+    pub name: String,
+    /// What it means.
+    pub description: String,
+    /// Its unit, where it has one.
+    pub unit: Option<String>,
+    /// Which values it takes.
+    pub domain: Domain,
+    /// A typical value, encoded as the model gets it.
+    pub example: f32,
+    /// The value of a row that leaves the feature out, encoded; without one the feature is required.
+    pub default: Option<f32>,
+}
+
+/// The values of a feature.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Domain {
+    /// Any finite number; training saw `min..=max`.
+    Number {
+        /// The least value seen in training.
+        min: f32,
+        /// The greatest value seen in training.
+        max: f32,
+    },
+    /// One of these texts; never empty, unique. The model gets the index.
+    Category(Vec<String>),
+}
+
+/// What comes out: a label tensor (int64, [rows]) and a probability tensor (float32, [rows, classes]).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Output {
+    /// The label.
+    pub label: LabelOutput,
+    /// The probabilities.
+    pub probability: ProbabilityOutput,
+    /// Of a two-class model: the probability of the last class from which it is chosen.
+    pub threshold: Option<f32>,
+}
+
+/// The label tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LabelOutput {
+    /// The tensor's name in the model file.
+    pub tensor: String,
+    /// The classes' names; a label is an index into them. At least two, unique.
+    pub classes: Vec<String>,
+}
+
+/// The probability tensor.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ProbabilityOutput {
+    /// The tensor's name in the model file.
+    pub tensor: String,
+}
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Training {
+    /// The code that trained it.
+    pub code: TrainingCode,
+    /// The data that it was trained on.
+    pub data: TrainingData,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// The versions of the libraries that took part.
+    pub libraries: BTreeMap<String, String>,
+}
+
+/// The code that trained a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TrainingCode {
+    /// The commit, or `unknown`.
+    pub commit: String,
+    /// The digest over the training package's source files, which holds without git too.
+    pub files_sha256: Digest,
+}
+
+/// The data that a model was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TrainingData {
+    /// What it is called.
+    pub name: String,
+    /// Where it comes from.
+    pub source: String,
+    /// How many rows.
+    pub rows: u64,
+    /// The digest of the rows.
+    pub sha256: Digest,
+}
+
+/// One measured quality.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Metric {
+    /// What was measured.
+    pub name: String,
+    /// On which data.
+    pub split: String,
+    /// The value, or the mean of several.
+    pub value: f64,
+    /// The standard deviation over the splits, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<f64>,
+    /// The least value with which the model may be released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<f64>,
+    /// What a reader must know to read the value rightly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Rows with known answers.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Golden {
+    /// By how much a probability may differ; labels must be equal.
+    pub tolerance: f32,
+    /// The rows, never empty.
+    pub rows: Vec<GoldenRow>,
+}
+
+/// A row with its known answer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GoldenRow {
+    /// One value per feature, encoded.
+    pub features: Vec<f32>,
+    /// The label, an index into the classes.
+    pub label: u32,
+    /// One probability per class.
+    pub probability: Vec<f32>,
+    /// Why this row is here.
+    pub note: Option<String>,
+}
+
+/// What the training data looked like.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Profile {
+    /// One per feature, in the input's order.
+    pub features: Vec<FeatureProfile>,
+    /// One per class, in the classes' order.
+    pub classes: Vec<ClassProfile>,
+}
+
+/// The values of one feature in the training data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FeatureProfile {
+    /// A histogram of numbers.
+    Number(Histogram),
+    /// How often each category occurred, in the feature's order.
+    Category(Vec<u64>),
+}
+
+/// How often one class was predicted for the training data.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ClassProfile {
+    /// Rows predicted as this class.
+    pub count: u64,
+    /// The class's predicted probability over all rows.
+    pub probability: Histogram,
+}
+
+/// Counts between edges: `counts[i]` values lie in `edges[i]..edges[i + 1]`, the last edge included.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Histogram {
+    /// Strictly increasing; one more than `counts`.
+    pub edges: Vec<f64>,
+    /// How many values lie between two edges.
+    pub counts: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawSpec {
+    api_version: Spanned<String>,
+    name: ModelName,
+    version: Version,
+    description: Spanned<String>,
+    artifact: RawArtifact,
+    input: RawInput,
+    output: RawOutput,
+    training: Training,
+    metrics: Vec<Spanned<Metric>>,
+    golden: RawGolden,
+    profile: RawProfile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawArtifact {
+    file: Spanned<String>,
+    sha256: Digest,
+    size_bytes: Spanned<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInput {
+    tensor: String,
+    features: Spanned<Vec<Spanned<RawFeature>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFeature {
+    name: Spanned<String>,
+    description: String,
+    unit: Option<String>,
+    range: Option<Spanned<[f32; 2]>>,
+    categories: Option<Spanned<Vec<String>>>,
+    example: Spanned<RawValue>,
+    default: Option<Spanned<RawValue>>,
+}
+
+/// A feature's value as a person writes it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawValue {
+    Number(f32),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOutput {
+    label: RawLabel,
+    probability: ProbabilityOutput,
+    threshold: Option<Spanned<f32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLabel {
+    tensor: String,
+    classes: Spanned<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGolden {
+    tolerance: Spanned<f32>,
+    rows: Spanned<Vec<Spanned<RawGoldenRow>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGoldenRow {
+    features: Vec<f32>,
+    label: u32,
+    probability: Vec<f32>,
+    note: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProfile {
+    features: Spanned<Vec<Spanned<RawFeatureProfile>>>,
+    classes: Spanned<Vec<Spanned<RawClassProfile>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFeatureProfile {
+    name: String,
+    edges: Option<Vec<f64>>,
+    categories: Option<Vec<String>>,
+    counts: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawClassProfile {
+    name: String,
+    count: u64,
+    edges: Vec<f64>,
+    counts: Vec<u64>,
+}
+
+impl ModelSpec {
+    /// Where a version's model.yaml lies in a configuration repository.
+    pub fn path(name: &ModelName, version: &Version) -> String {
+        format!("models/{name}/{version}/model.yaml")
+    }
+
+    /// Parses and validates a model.yaml; `file` is its path, for errors.
+    pub fn parse(file: &str, text: &[u8]) -> Result<Self, YamlError> {
+        yaml::parse(file, text, Self::validate)
+    }
+
+    fn validate(raw: RawSpec) -> Result<Self, Fault> {
+        yaml::check_api_version(&raw.api_version)?;
+        if raw.description.value.trim().is_empty() {
+            return Err(Fault::at(&raw.description, "description", "is empty; say what the model does"));
+        }
+        if let Some((i, metric)) = raw.metrics.iter().enumerate().find(|(_, m)| !m.value.value.is_finite()) {
+            return Err(Fault::at(metric, format!("metrics[{i}].value"), "is not a finite number"));
+        }
+        let artifact = Artifact::validate(raw.artifact)?;
+        let input = Input::validate(raw.input)?;
+        let output = Output::validate(raw.output)?;
+        let golden = Golden::validate(raw.golden, &input, &output)?;
+        let profile = Profile::validate(raw.profile, &input, &output)?;
+        Ok(Self {
+            name: raw.name,
+            version: raw.version,
+            description: raw.description.value,
+            artifact,
+            input,
+            output,
+            training: raw.training,
+            metrics: raw.metrics.into_iter().map(|metric| metric.value).collect(),
+            golden,
+            profile,
+        })
+    }
+}
+
+impl Artifact {
+    fn validate(raw: RawArtifact) -> Result<Self, Fault> {
+        let file = &raw.file.value;
+        let segment = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if file.is_empty() || file.len() > LABEL_BYTES_MAX || file.starts_with('.') || !file.bytes().all(segment) {
+            let problem = "names no file beside model.yaml; use letters, digits, `-`, `_` and `.`";
+            return Err(Fault::at(&raw.file, "artifact.file", problem));
+        }
+        let size_bytes = raw.size_bytes.value;
+        if size_bytes == 0 || size_bytes > ARTIFACT_BYTES_MAX {
+            let problem = format!("is {size_bytes}; it must lie between 1 and {ARTIFACT_BYTES_MAX}");
+            return Err(Fault::at(&raw.size_bytes, "artifact.size_bytes", problem));
+        }
+        Ok(Self { file: raw.file.value, blob: Blob { sha256: raw.sha256, size_bytes } })
+    }
+}
+
+impl Input {
+    fn validate(raw: RawInput) -> Result<Self, Fault> {
+        let count = raw.features.value.len();
+        if count == 0 || count > FEATURES_MAX {
+            let problem = format!("has {count} features; it must have 1 to {FEATURES_MAX}");
+            return Err(Fault::at(&raw.features, "input.features", problem));
+        }
+        let mut names = BTreeSet::new();
+        let mut features = Vec::with_capacity(count);
+        for (index, feature) in raw.features.value.into_iter().enumerate() {
+            let field = format!("input.features[{index}]");
+            let name = feature.value.name.value.clone();
+            check_label(&name).map_err(|p| Fault::at(&feature.value.name, format!("{field}.name"), p))?;
+            if !names.insert(name) {
+                return Err(Fault::at(&feature.value.name, format!("{field}.name"), "stands twice"));
+            }
+            features.push(Feature::validate(feature, &field)?);
+        }
+        Ok(Self { tensor: raw.tensor, features })
+    }
+}
+
+impl Feature {
+    fn validate(raw: Spanned<RawFeature>, field: &str) -> Result<Self, Fault> {
+        let domain = match (&raw.value.range, &raw.value.categories) {
+            (Some(range), None) => {
+                let [min, max] = range.value;
+                if !(min.is_finite() && max.is_finite() && min <= max) {
+                    return Err(Fault::at(range, format!("{field}.range"), "is not [least, greatest]"));
+                }
+                Domain::Number { min, max }
+            }
+            (None, Some(categories)) => {
+                check_labels(&categories.value)
+                    .map_err(|problem| Fault::at(categories, format!("{field}.categories"), problem))?;
+                Domain::Category(categories.value.clone())
+            }
+            _ => return Err(Fault::at(&raw, field, "needs either `range` or `categories`")),
+        };
+        let encode = |value: &Spanned<RawValue>, key: &str| {
+            domain.encode(&value.value).map_err(|problem| Fault::at(value, format!("{field}.{key}"), problem))
+        };
+        let example = encode(&raw.value.example, "example")?;
+        let default = raw.value.default.as_ref().map(|value| encode(value, "default")).transpose()?;
+        let RawFeature { name, description, unit, .. } = raw.value;
+        Ok(Self { name: name.value, description, unit, domain, example, default })
+    }
+}
+
+impl Domain {
+    fn encode(&self, value: &RawValue) -> Result<f32, String> {
+        match (self, value) {
+            (Self::Number { .. }, RawValue::Number(number)) if number.is_finite() => Ok(*number),
+            (Self::Number { .. }, _) => Err("is not a finite number".to_owned()),
+            (Self::Category(categories), RawValue::Text(text)) => {
+                self.category_index(text).ok_or_else(|| format!("is not one of {}", categories.join(", ")))
+            }
+            (Self::Category(categories), RawValue::Number(_)) => Err(format!(
+                "is not one of {}; put a category that looks like a number in quotes",
+                categories.join(", ")
+            )),
+        }
+    }
+
+    /// The value by which the model knows the category `text`; none for another text or a number's domain.
+    pub fn category_index(&self, text: &str) -> Option<f32> {
+        match self {
+            Self::Category(categories) => categories.iter().position(|c| c == text).map(|index| index as f32),
+            Self::Number { .. } => None,
+        }
+    }
+}
+
+impl Output {
+    fn validate(raw: RawOutput) -> Result<Self, Fault> {
+        let classes = &raw.label.classes;
+        check_labels(&classes.value).map_err(|problem| Fault::at(classes, "output.label.classes", problem))?;
+        if classes.value.len() < 2 {
+            return Err(Fault::at(classes, "output.label.classes", "names fewer than two classes"));
+        }
+        if let Some(threshold) = &raw.threshold
+            && !(classes.value.len() == 2 && (0.0..=1.0).contains(&threshold.value))
+        {
+            let problem = "is for models of two classes and lies between 0 and 1";
+            return Err(Fault::at(threshold, "output.threshold", problem));
+        }
+        Ok(Self {
+            label: LabelOutput { tensor: raw.label.tensor, classes: raw.label.classes.value },
+            probability: raw.probability,
+            threshold: raw.threshold.map(|threshold| threshold.value),
+        })
+    }
+}
+
+impl Golden {
+    fn validate(raw: RawGolden, input: &Input, output: &Output) -> Result<Self, Fault> {
+        if !(raw.tolerance.value > 0.0 && raw.tolerance.value <= 0.1) {
+            return Err(Fault::at(&raw.tolerance, "golden.tolerance", "must be above 0 and at most 0.1"));
+        }
+        if raw.rows.value.is_empty() {
+            return Err(Fault::at(&raw.rows, "golden.rows", "has no row; without one nothing can be checked"));
+        }
+        let classes = output.label.classes.len();
+        let mut rows = Vec::with_capacity(raw.rows.value.len());
+        for (index, row) in raw.rows.value.into_iter().enumerate() {
+            let field = format!("golden.rows[{index}]");
+            let RawGoldenRow { features, label, probability, .. } = &row.value;
+            if features.len() != input.features.len() || !features.iter().all(|v| v.is_finite()) {
+                let problem = format!("must have {} finite numbers", input.features.len());
+                return Err(Fault::at(&row, field + ".features", problem));
+            }
+            if *label as usize >= classes {
+                return Err(Fault::at(&row, field + ".label", format!("must be below {classes}")));
+            }
+            if probability.len() != classes || !probability.iter().all(|p| (0.0..=1.0).contains(p)) {
+                let problem = format!("must have {classes} numbers between 0 and 1");
+                return Err(Fault::at(&row, field + ".probability", problem));
+            }
+            let RawGoldenRow { features, label, probability, note } = row.value;
+            rows.push(GoldenRow { features, label, probability, note });
+        }
+        Ok(Self { tolerance: raw.tolerance.value, rows })
+    }
+}
+
+impl Profile {
+    fn validate(raw: RawProfile, input: &Input, output: &Output) -> Result<Self, Fault> {
+        if raw.features.value.len() != input.features.len() {
+            let problem = format!("must have {} entries, one per feature", input.features.len());
+            return Err(Fault::at(&raw.features, "profile.features", problem));
+        }
+        let classes = &output.label.classes;
+        if raw.classes.value.len() != classes.len() {
+            let problem = format!("must have {} entries, one per class", classes.len());
+            return Err(Fault::at(&raw.classes, "profile.classes", problem));
+        }
+        let mut features = Vec::with_capacity(input.features.len());
+        for (index, (profile, feature)) in raw.features.value.into_iter().zip(&input.features).enumerate() {
+            let field = format!("profile.features[{index}]");
+            let entry = &profile.value;
+            if entry.name != feature.name {
+                return Err(Fault::at(&profile, field + ".name", format!("must be `{}`", feature.name)));
+            }
+            features.push(match (&feature.domain, &entry.edges, &entry.categories) {
+                (Domain::Number { .. }, Some(edges), None) => FeatureProfile::Number(
+                    Histogram::new(edges, &entry.counts).map_err(|problem| Fault::at(&profile, field, problem))?,
+                ),
+                (Domain::Category(known), None, Some(categories))
+                    if known == categories && entry.counts.len() == known.len() =>
+                {
+                    FeatureProfile::Category(entry.counts.clone())
+                }
+                (Domain::Number { .. }, ..) => return Err(Fault::at(&profile, field, "needs `edges` and `counts`")),
+                (Domain::Category(_), ..) => {
+                    let problem = "needs the feature's `categories` and as many `counts`";
+                    return Err(Fault::at(&profile, field, problem));
+                }
+            });
+        }
+        let mut class_profiles = Vec::with_capacity(classes.len());
+        for (index, (profile, class)) in raw.classes.value.into_iter().zip(classes).enumerate() {
+            let field = format!("profile.classes[{index}]");
+            let RawClassProfile { name, count, edges, counts } = &profile.value;
+            if name != class {
+                return Err(Fault::at(&profile, field + ".name", format!("must be `{class}`")));
+            }
+            let probability = Histogram::new(edges, counts).map_err(|problem| Fault::at(&profile, field, problem))?;
+            class_profiles.push(ClassProfile { count: *count, probability });
+        }
+        Ok(Self { features, classes: class_profiles })
+    }
+}
+
+impl Histogram {
+    fn new(edges: &[f64], counts: &[u64]) -> Result<Self, &'static str> {
+        if counts.is_empty() || edges.len() != counts.len() + 1 {
+            return Err("needs one more edge than counts");
+        }
+        if !edges.is_sorted_by(|a, b| a < b) || !edges.iter().all(|edge| edge.is_finite()) {
+            return Err("needs edges that are finite and strictly increasing");
+        }
+        Ok(Self { edges: edges.to_vec(), counts: counts.to_vec() })
+    }
+}
+
+fn check_label(label: &str) -> Result<(), &'static str> {
+    if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.chars().any(char::is_control) {
+        return Err("must have 1 to 128 bytes and no control character");
+    }
+    Ok(())
+}
+
+fn check_labels(labels: &[String]) -> Result<(), &'static str> {
+    if labels.is_empty() || labels.len() > CLASSES_MAX {
+        return Err("must have 1 to 4096 entries");
+    }
+    labels.iter().try_for_each(|label| check_label(label))?;
+    if labels.iter().collect::<BTreeSet<_>>().len() < labels.len() {
+        return Err("has an entry twice");
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! Writes a store: the one program that may.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use tempfile::NamedTempFile;
+
+use super::reader::ReadError;
+use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link, release_named_by};
+use crate::digest::Hasher;
+use crate::{Blob, Release};
+
+/// The writer of a store. While one lives, no other can be opened, in this or another process.
+///
+/// Every change is written aside, synced, and then given its name by one rename, so dropping or
+/// killing the publisher between any two instructions leaves the store's three facts true.
+#[derive(Debug)]
+pub struct Publisher {
+    layout: Layout,
+    /// Held, never read: the kernel drops the lock with the file, also when the process is killed.
+    _lock: File,
+}
+
+/// Why a store could not be opened for publishing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another publisher holds the store.
+    #[error("another program publishes into {path}: stop it, or give each its own store")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot open the store at {path} for publishing")]
+    Io {
+        /// The store's folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why bytes were not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The bytes are not those that were promised.
+    #[error("the bytes have sha256 {} and size {}, not sha256 {} and size {}", got.sha256, got.size_bytes, expected.sha256, expected.size_bytes)]
+    Mismatch {
+        /// What was promised.
+        expected: Blob,
+        /// What came.
+        got: Blob,
+    },
+    /// More bytes came than were promised; reading stopped there.
+    #[error("more than the promised {expected_bytes} bytes came")]
+    TooLong {
+        /// How many were promised.
+        expected_bytes: u64,
+    },
+    /// The source failed.
+    #[error("cannot read the bytes from their source")]
+    Source(#[source] io::Error),
+    /// The store's file system refused.
+    #[error("cannot write blob {} into the store", blob.sha256)]
+    Io {
+        /// The blob.
+        blob: Blob,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a release was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A blob of the release is not in the store.
+    #[error("blob {} of the release is not in the store: add it first", .0.sha256)]
+    Missing(Blob),
+    /// The release is larger than a reader would read.
+    #[error("the release's file would have {0} bytes, more than the {RELEASE_BYTES_MAX} allowed")]
+    TooLarge(usize),
+    /// The store's file system refused.
+    #[error("cannot publish release {name}")]
+    Io {
+        /// The release.
+        name: ReleaseName,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store's releases cannot be listed.
+    #[error("cannot list the store's releases")]
+    List(#[source] io::Error),
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Release files.
+    pub releases: usize,
+    /// Blobs.
+    pub blobs: usize,
+}
+
+impl Publisher {
+    /// Opens the store at `root`, making it where there is none, and removes what a killed publisher left half done.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let layout = Layout { root: root.into() };
+        let fail = |source| OpenError::Io { path: layout.root.clone(), source };
+        for folder in [layout.blobs(), layout.releases(), layout.tmp()] {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let lock = File::options().create(true).truncate(false).write(true).open(layout.lock()).map_err(fail)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: layout.lock() }),
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        for entry in fs::read_dir(layout.tmp()).map_err(fail)? {
+            fs::remove_file(entry.map_err(fail)?.path()).map_err(fail)?;
+        }
+        // A killed publisher may have given names that the disk does not know yet; what is built on
+        // them from here on must survive a power cut.
+        for folder in [layout.blobs(), layout.releases(), layout.root.join("blobs"), layout.root.clone()] {
+            sync_dir(&folder).map_err(fail)?;
+        }
+        Ok(Self { layout, _lock: lock })
+    }
+
+    /// A reader of the same store.
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.layout.root)
+    }
+
+    /// Whether the store has `blob`, judged by its name and size: the bytes were verified when they got that name.
+    pub fn has(&self, blob: &Blob) -> io::Result<bool> {
+        match std::fs::metadata(self.layout.blob(&blob.sha256)) {
+            Ok(metadata) => Ok(metadata.is_file() && metadata.len() == blob.size_bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Adds the bytes of `expected` from `source`, unless the store has them. The only way into `blobs/`.
+    pub fn add(&self, expected: &Blob, source: impl Read) -> Result<(), AddError> {
+        let fail = |source| AddError::Io { blob: *expected, source };
+        if self.has(expected).map_err(fail)? {
+            return Ok(());
+        }
+        let mut file = self.temporary().map_err(fail)?;
+        let mut source = source.take(expected.size_bytes.saturating_add(1));
+        let mut hasher = Hasher::default();
+        let mut size_bytes = 0;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let piece = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => &buffer[..length],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(AddError::Source(e)),
+            };
+            size_bytes += piece.len() as u64;
+            hasher.update(piece);
+            file.write_all(piece).map_err(fail)?;
+        }
+        if size_bytes > expected.size_bytes {
+            return Err(AddError::TooLong { expected_bytes: expected.size_bytes });
+        }
+        let got = Blob { sha256: hasher.finish(), size_bytes };
+        if got != *expected {
+            return Err(AddError::Mismatch { expected: *expected, got });
+        }
+        settle(file, &self.layout.blob(&expected.sha256)).map_err(fail)
+    }
+
+    /// Makes `release` the live one. All its blobs must have been added.
+    pub fn publish(&self, release: &Release) -> Result<ReleaseName, PublishError> {
+        let last = self.releases().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
+        let name = ReleaseName { seq: last + 1, commit: release.commit.id.clone() };
+        let fail = |source| PublishError::Io { name: name.clone(), source };
+        for blob in release.blobs() {
+            if !self.has(&blob).map_err(fail)? {
+                return Err(PublishError::Missing(blob));
+            }
+        }
+        let text = serde_json::to_vec_pretty(release).expect("a release has only text keys and finite values");
+        if text.len() as u64 > RELEASE_BYTES_MAX {
+            return Err(PublishError::TooLarge(text.len()));
+        }
+        let mut file = self.temporary().map_err(fail)?;
+        file.write_all(&text).map_err(fail)?;
+        settle(file, &self.layout.release(&name)).map_err(fail)?;
+        self.swap(&name).map_err(fail)?;
+        Ok(name)
+    }
+
+    /// Removes all but the live release and the `keep_previous` before it, and every blob that none of these needs.
+    pub fn collect(&self, keep_previous: usize) -> Result<Collected, ReadError> {
+        let mut collected = Collected::default();
+        let Some(current) = self.reader().current_name()? else { return Ok(collected) };
+        let fail = |path: PathBuf| move |source| ReadError::Io { path, source };
+        let names = self.releases().map_err(fail(self.layout.releases()))?;
+        let live_or_before: Vec<_> = names.iter().filter(|name| name.seq <= current.seq).collect();
+        let kept: BTreeSet<_> = live_or_before.into_iter().rev().take(keep_previous + 1).collect();
+        let mut needed = BTreeSet::new();
+        for name in &kept {
+            let path = self.layout.release(name);
+            let text = std::fs::read(&path).map_err(fail(path.clone()))?;
+            let release: Release =
+                serde_json::from_slice(&text).map_err(|source| ReadError::Release { path, source })?;
+            needed.extend(release.blobs().map(|blob| blob.sha256.to_string()));
+        }
+        for name in names.iter().filter(|name| !kept.contains(name)) {
+            let path = self.layout.release(name);
+            std::fs::remove_file(&path).map_err(fail(path))?;
+            collected.releases += 1;
+        }
+        // Releases go before their blobs, for good: no release file may ever lack one.
+        sync_dir(&self.layout.releases()).map_err(fail(self.layout.releases()))?;
+        for entry in std::fs::read_dir(self.layout.blobs()).map_err(fail(self.layout.blobs()))? {
+            let entry = entry.map_err(fail(self.layout.blobs()))?;
+            if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
+                std::fs::remove_file(entry.path()).map_err(fail(entry.path()))?;
+                collected.blobs += 1;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// The releases in the store, oldest first.
+    fn releases(&self) -> io::Result<BTreeSet<ReleaseName>> {
+        let entries = std::fs::read_dir(self.layout.releases())?;
+        entries.filter_map(|entry| entry.map(|entry| release_named_by(&entry.path())).transpose()).collect()
+    }
+
+    /// A file aside, with a name that nothing else has. Readable by other users, since the serving
+    /// program may run as one; nothing in a store is secret.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        tempfile::Builder::new().permissions(mode).tempfile_in(self.layout.tmp())
+    }
+
+    /// Points `current` to `name`: a link made aside takes the old one's place in one rename.
+    fn swap(&self, name: &ReleaseName) -> io::Result<()> {
+        let target = release_link(name);
+        let link = tempfile::Builder::new()
+            .make_in(self.layout.tmp(), |path| std::os::unix::fs::symlink(&target, path))?
+            .into_temp_path();
+        fs::rename(&link, self.layout.current())?;
+        // The rename took the name away: there is nothing left to delete.
+        link.keep()?;
+        sync_dir(&self.layout.root)
+    }
+}
+
+/// Gives a finished temporary file its name for good: its bytes are on the disk before the name is.
+fn settle(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    sync_dir(path.parent().expect("every file of a store lies in a folder"))
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
