@@ -1,0 +1,412 @@
+//! Makes the store say what git says: one pass at a time, each the whole story.
+//!
+//! A pass is idempotent and has no arguments: it looks at git and at the store, and closes the gap. Nothing is tried
+//! twice in a pass, since the next pass is the retry. Whatever goes wrong, what was published stays.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mainstay_models::store::{AddError, Current};
+use mainstay_models::yaml::FILE_BYTES_MAX;
+use mainstay_models::{Change, Commit, CommitId, EnvironmentName, Publisher, Release, Serving};
+use tracing::{info, warn};
+
+use crate::Control;
+use crate::board::{Board, Ended, FailedModel, Health, Problem, PublishedRelease, Sync, Times, now_unix_ms};
+use crate::desired::{Desired, Origin, Source, Unread, desired};
+use crate::git::{self, Failure, Git};
+use crate::server::{Echo, Server};
+use crate::trouble::{Refusal, Trouble};
+
+/// How long the server may take to take a release before that counts as a fault.
+const TAKING_MAX: Duration = Duration::from_secs(60);
+/// How often the server is asked whether it has taken a new release.
+const TAKING_CHECK: Duration = Duration::from_millis(25);
+/// How many commits that changed serving.yaml are named in a release.
+const CHANGES_MAX: usize = 20;
+/// How many commits are looked at to find them.
+const COMMITS_MAX: usize = 2000;
+
+/// What an agent is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The environment that is followed.
+    pub environment: EnvironmentName,
+    /// How many releases before the live one are kept.
+    pub keep_releases: usize,
+    /// The largest artifact that is read from git.
+    pub artifact_bytes_max: u64,
+    /// How long a pass may wait for the server to take a release.
+    pub confirm_max: Duration,
+}
+
+/// Follows one environment of one repository into one store.
+#[derive(Debug)]
+pub struct Agent {
+    settings: Settings,
+    git: Git,
+    publisher: Publisher,
+    server: Option<Server>,
+    board: Arc<Board>,
+    control: Control,
+    /// What the store says, as of this agent's last look; it is the only writer.
+    current: Option<Current>,
+    /// The newest release's way here.
+    times: Times,
+    /// The commit that git asks for, and when it first did, in ms since 1970.
+    seen: Option<(CommitId, u64)>,
+    /// Since when the server has not shown that it has taken the newest release whole.
+    untaken_since: Option<Instant>,
+    /// The commit that was refused last, so that it is not read again at each poll.
+    refused: Option<(CommitId, Refusal)>,
+}
+
+/// How a pass ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pass {
+    /// A release was published.
+    Published,
+    /// What is published is what git asks for.
+    Unchanged,
+    /// A person must change git.
+    Refused(Refusal),
+    /// The next pass tries again.
+    Retry(String),
+}
+
+impl Agent {
+    /// An agent that starts from what the publisher's store says.
+    pub(crate) fn new(
+        settings: Settings,
+        git: Git,
+        publisher: Publisher,
+        server: Option<Server>,
+        board: Arc<Board>,
+        control: Control,
+    ) -> Self {
+        // A release that cannot be read is as good as none: the next one takes its place.
+        let current = publisher.reader().current().unwrap_or_else(|error| {
+            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
+            None
+        });
+        let current = current.filter(|current| current.release.environment == settings.environment);
+        let untaken_since = Some(Instant::now());
+        let times = Times::default();
+        let agent = Self {
+            settings,
+            git,
+            publisher,
+            server,
+            board,
+            control,
+            current,
+            times,
+            seen: None,
+            untaken_since,
+            refused: None,
+        };
+        agent.show_release();
+        agent
+    }
+
+    /// The process id of the git worker, where one is running.
+    pub fn git_worker_id(&self) -> Option<u32> {
+        self.git.worker_id()
+    }
+
+    /// How often a git worker was started.
+    pub fn git_workers_started(&self) -> u64 {
+        self.git.workers_started()
+    }
+
+    /// Makes the store say what git says, or says why not.
+    pub fn reconcile(&mut self) -> Pass {
+        let started = Instant::now();
+        self.board.beat();
+        let mut asked = None;
+        let result = self.publish_what_git_asks(&mut asked);
+        if let Err(Trouble::Retry(problem)) = &result
+            && self.control.stopped()
+        {
+            // Cut short by the stop itself: not worth a word, and not the repository's fault.
+            return Pass::Retry(problem.clone());
+        }
+        self.show_outcome(&result, asked.as_ref());
+        // Counted before the server is waited for: publishing is this pass's work, taking is the server's.
+        let ended = match &result {
+            Ok(ended) => *ended,
+            Err(Trouble::Refused(_)) => Ended::Refused,
+            Err(Trouble::Retry(_)) => Ended::Retry,
+        };
+        self.board.passed(ended, started.elapsed(), self.git.workers_started());
+        self.confirm(started + self.settings.confirm_max);
+        self.board.beat();
+        match result {
+            Ok(Ended::Published) => Pass::Published,
+            Ok(_) => Pass::Unchanged,
+            Err(Trouble::Refused(refusal)) => Pass::Refused(refusal),
+            Err(Trouble::Retry(problem)) => Pass::Retry(problem),
+        }
+    }
+
+    /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
+    fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>) -> Result<Ended, Trouble> {
+        let advertised = self.git.advertised().map_err(|e| Trouble::retry(&e))?;
+        *asked = Some(advertised.clone());
+        let desired_unix_ms = Some(self.first_seen(&advertised));
+        if self.is_published(&advertised) {
+            return Ok(Ended::Unchanged);
+        }
+        if let Some(refusal) = self.refusal_of(&advertised) {
+            return Err(refusal.into());
+        }
+
+        let fetched = self.git.fetch().map_err(|e| Trouble::retry(&e))?;
+        let times = Times { desired_unix_ms, fetched_unix_ms: Some(now_unix_ms()), ..Times::default() };
+        self.board.fetched(fetched.bytes);
+        // The remote may have moved on between the two questions.
+        let commit = fetched.commit;
+        *asked = Some(commit.clone());
+        if self.is_published(&commit) {
+            return Ok(Ended::Unchanged);
+        }
+
+        let released = self.release(&commit, times);
+        if let Err(Trouble::Refused(refusal)) = &released {
+            warn!(%commit, %refusal, "refused a commit");
+            self.refused = Some((commit, refusal.clone()));
+        }
+        released.map(|()| Ended::Published)
+    }
+
+    /// Verifies everything that a fetched commit asks for, and publishes it.
+    fn release(&mut self, commit: &CommitId, mut times: Times) -> Result<(), Trouble> {
+        let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
+        let Desired { default, models, sources } = {
+            let (git, board) = (&mut self.git, &self.board);
+            let read = |path: &str, bytes_max| {
+                board.beat();
+                git.read(commit, path, bytes_max).map_err(unread)
+            };
+            desired(&self.settings.environment, self.settings.artifact_bytes_max, read)?
+        };
+        for source in sources {
+            self.add(commit, source)?;
+        }
+        times.verified_unix_ms = Some(now_unix_ms());
+
+        let changes = self.changes(commit)?;
+        let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
+        let release = release.expect("a validated serving.yaml names its default and its stable versions");
+        let name = self.publisher.publish(&release).map_err(|e| Trouble::retry(&e))?;
+        self.current = self.publisher.reader().current().map_err(|e| Trouble::retry(&e))?;
+        self.times = times;
+        self.untaken_since = Some(Instant::now());
+        self.refused = None;
+        self.board.published();
+        self.show_release();
+        let Commit { author, subject, .. } = &release.commit;
+        info!(release = %name, %commit, author, subject, models = release.models.len(), "published a release");
+        // The release is published whether or not this succeeds.
+        match self.publisher.collect(self.settings.keep_releases) {
+            Ok(collected) if collected.releases + collected.blobs > 0 => {
+                info!(releases = collected.releases, blobs = collected.blobs, "collected what no release needs");
+            }
+            Ok(_) => {}
+            Err(error) => warn!(error = %Trouble::retry(&error), "cannot collect what no release needs"),
+        }
+        Ok(())
+    }
+
+    /// Brings the bytes of one blob into the store, unless they are there.
+    fn add(&mut self, commit: &CommitId, source: Source) -> Result<(), Trouble> {
+        self.board.beat();
+        let blob = source.blob;
+        if self.publisher.has(&blob).map_err(|e| Trouble::retry(&e))? {
+            return Ok(());
+        }
+        let artifact = match source.origin {
+            // Its digest was worked out from these bytes: only the disk can fail.
+            Origin::Bytes(bytes) => return self.publisher.add(&blob, &*bytes).map_err(|e| Trouble::retry(&e)),
+            Origin::Artifact(artifact) => artifact,
+        };
+        let bytes = self.git.read(commit, &artifact.path, blob.size_bytes).map_err(|e| match unread(e) {
+            Unread::Missing => artifact.refuse(format!("{} is not in the commit", artifact.path)).into(),
+            Unread::Unfit(problem) => artifact.refuse(problem).into(),
+            Unread::Trouble(problem) => Trouble::Retry(problem),
+        })?;
+        self.publisher.add(&blob, &*bytes).map_err(|e| match e {
+            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
+                artifact.refuse(format!("{} is a Git LFS pointer: commit the file itself", artifact.path)).into()
+            }
+            AddError::Mismatch { got, .. } => {
+                let (path, size, sha256) = (&artifact.path, got.size_bytes, got.sha256);
+                artifact.refuse(format!("{path} has {size} bytes with sha256 {sha256}")).into()
+            }
+            AddError::TooLong { expected_bytes } => {
+                artifact.refuse(format!("{} has more than {expected_bytes} bytes", artifact.path)).into()
+            }
+            AddError::Source(_) | AddError::Io { .. } => Trouble::retry(&e),
+        })
+    }
+
+    /// The commits that changed what is served, newest first, and what each changed.
+    fn changes(&mut self, commit: &CommitId) -> Result<Vec<Change>, Trouble> {
+        let path = Serving::path(&self.settings.environment);
+        // One more than is named, so that the oldest has something to be compared with.
+        let history = self.git.history(commit, &path, COMMITS_MAX, CHANGES_MAX + 1).map_err(|e| Trouble::retry(&e))?;
+        let mut previous = None;
+        let mut changes = Vec::new();
+        for commit in history.commits.into_iter().rev() {
+            self.board.beat();
+            let text = match self.git.read(&commit.id, &path, FILE_BYTES_MAX as u64).map_err(unread) {
+                Ok(text) => Some(text),
+                Err(Unread::Missing | Unread::Unfit(_)) => None,
+                Err(Unread::Trouble(problem)) => return Err(Trouble::Retry(problem)),
+            };
+            let serving = text.and_then(|text| Serving::parse(&path, &text).ok());
+            let moves = serving.as_ref().map_or_else(Vec::new, |serving| serving.moves_from(previous.as_ref()));
+            previous = serving.or(previous);
+            changes.push(Change { commit, moves });
+        }
+        if !history.complete && !changes.is_empty() {
+            changes.remove(0);
+        }
+        changes.reverse();
+        changes.truncate(CHANGES_MAX);
+        Ok(changes)
+    }
+
+    /// Asks the server whether it has taken the newest release whole, until it has, `due`, or something else comes up.
+    fn confirm(&mut self, due: Instant) {
+        let Some(current) = &self.current else { return };
+        let Some(server) = &self.server else { return };
+        let (health, reason, failed) = loop {
+            let echo = server.echo(current);
+            let waiting_since = *self.untaken_since.get_or_insert_with(Instant::now);
+            let patient = waiting_since.elapsed() < TAKING_MAX;
+            let verdict = match echo {
+                Echo::Taken(failed) => {
+                    let now = now_unix_ms();
+                    self.times.loaded_unix_ms.get_or_insert(now);
+                    if !failed.is_empty() {
+                        break (Health::Degraded, Some(reason_of(&failed)), failed);
+                    }
+                    self.untaken_since = None;
+                    if self.times.live_unix_ms.replace(self.times.live_unix_ms.unwrap_or(now)).is_none() {
+                        info!(release = %current.name, "a release is live");
+                        if let Some(desired) = self.times.desired_unix_ms {
+                            self.board.live(Duration::from_millis(now.saturating_sub(desired)));
+                        }
+                    }
+                    break (Health::Healthy, None, Vec::new());
+                }
+                Echo::Other => "the server has not taken the release".to_owned(),
+                Echo::Silent(problem) => problem,
+            };
+            let health = if patient { Health::Progressing } else { Health::Degraded };
+            // Waiting longer than a pass may, or while there is something to do, would hold up newer commits.
+            if !patient || Instant::now() + TAKING_CHECK >= due || !self.control.pause(TAKING_CHECK) {
+                break (health, Some(verdict), Vec::new());
+            }
+        };
+        self.show_release();
+        self.show_health(health, reason, failed);
+    }
+
+    fn is_published(&self, commit: &CommitId) -> bool {
+        self.current.as_ref().is_some_and(|current| current.release.commit.id == *commit)
+    }
+
+    /// When git first asked for a commit: a release that took several passes counts from the first of them.
+    fn first_seen(&mut self, commit: &CommitId) -> u64 {
+        match &self.seen {
+            Some((seen, unix_ms)) if seen == commit => *unix_ms,
+            _ => self.seen.insert((commit.clone(), now_unix_ms())).1,
+        }
+    }
+
+    fn refusal_of(&self, commit: &CommitId) -> Option<Refusal> {
+        let (refused, refusal) = self.refused.as_ref()?;
+        (refused == commit).then(|| refusal.clone())
+    }
+
+    fn show_release(&self) {
+        let release = self.current.as_ref().map(|current| PublishedRelease::new(current, self.times));
+        self.board.update(|status| status.release = release);
+    }
+
+    fn show_outcome(&self, result: &Result<Ended, Trouble>, asked: Option<&CommitId>) {
+        let before = self.board.status();
+        let problem = result.as_ref().err().map(|trouble| Problem::new(trouble, asked));
+        if problem != before.problem {
+            match &problem {
+                Some(Problem::Retry { text }) => warn!(problem = text, "a pass failed and will be tried again"),
+                // A refusal was told when the commit was read.
+                Some(Problem::Refused { .. }) => {}
+                None => info!("the problem is gone"),
+            }
+        }
+        let sync = match (result, asked) {
+            (Ok(_), _) => Sync::Synced,
+            (Err(_), Some(_)) => Sync::OutOfSync,
+            (Err(_), None) => Sync::Unknown,
+        };
+        self.board.update(|status| {
+            status.sync = sync;
+            status.desired = asked.cloned().or(status.desired.take());
+            status.problem = problem;
+        });
+        match (&self.current, &self.server) {
+            (None, _) => {
+                let reason = result.as_ref().err().map(|trouble| format!("nothing is published: {trouble}"));
+                self.show_health(Health::Degraded, reason, Vec::new());
+            }
+            (Some(_), None) => self.show_health(Health::Healthy, None, Vec::new()),
+            // The server is asked next.
+            (Some(_), Some(_)) => {}
+        }
+    }
+
+    fn show_health(&self, health: Health, reason: Option<String>, failed: Vec<FailedModel>) {
+        let before = self.board.status();
+        if before.health != health {
+            match health {
+                Health::Healthy => info!("healthy"),
+                Health::Progressing => info!(reason, "progressing"),
+                Health::Degraded => warn!(reason, "degraded"),
+            }
+        }
+        self.board.update(|status| {
+            status.health = health;
+            status.health_reason = reason;
+            status.failed = failed;
+        });
+    }
+}
+
+/// What the failed versions are, in one line.
+fn reason_of(failed: &[FailedModel]) -> String {
+    let mut models = BTreeMap::new();
+    for model in failed {
+        models
+            .insert(format!("{} {}", model.name, model.version), model.reason.as_deref().unwrap_or("no reason given"));
+    }
+    let texts: Vec<_> = models.iter().map(|(model, reason)| format!("{model} did not load: {reason}")).collect();
+    texts.join("; ")
+}
+
+/// Whether a file that was not read is git's fault or the commit's.
+fn unread(error: git::Error) -> Unread {
+    match error {
+        git::Error::Failed(Failure::NoFile { .. }) => Unread::Missing,
+        git::Error::Failed(failure @ (Failure::NotAFile { .. } | Failure::TooLarge { .. })) => {
+            Unread::Unfit(failure.to_string())
+        }
+        error => match Trouble::retry(&error) {
+            Trouble::Retry(problem) => Unread::Trouble(problem),
+            Trouble::Refused(_) => unreachable!("a retry is no refusal"),
+        },
+    }
+}

@@ -1,0 +1,412 @@
+//! What the sidecar tells the world about itself: one status, swapped whole, and the metrics.
+//!
+//! Written by the loop, read by anybody at any time without holding the loop up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use mainstay_models::store::Current;
+use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, ReleasedModel};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use serde::Serialize;
+
+pub use crate::server::FailedModel;
+use crate::trouble::{Refusal, Trouble};
+
+/// Whether what is published is what git asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Sync {
+    /// The newest commit is published.
+    Synced,
+    /// The newest commit is known, and something else is published.
+    OutOfSync,
+    /// Git could not be asked, so the newest commit is not known.
+    Unknown,
+}
+
+/// How what is published is doing, whatever git asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Health {
+    /// The server has taken the release, whole. Without a server to ask: there is a release.
+    Healthy,
+    /// The server has not taken the release yet.
+    Progressing,
+    /// There is no release, the server does not take it, or a model of it did not load.
+    Degraded,
+}
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// A release was published.
+    Published,
+    /// What is published is what git asks for.
+    Unchanged,
+    /// The commit was refused, now or earlier.
+    Refused,
+    /// Something failed that the next pass may not meet.
+    Retry,
+}
+
+/// What /status says. Fields are added, never renamed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The environment that is followed.
+    pub environment: EnvironmentName,
+    /// The repository; it holds no credentials.
+    pub repository: String,
+    /// The reference that is followed.
+    pub reference: String,
+    /// Whether what is published is what git asks for.
+    pub sync: Sync,
+    /// How what is published is doing.
+    pub health: Health,
+    /// Why it is not healthy.
+    pub health_reason: Option<String>,
+    /// The versions that the server could not load.
+    pub failed: Vec<FailedModel>,
+    /// Why the last pass did not publish what git asks for.
+    pub problem: Option<Problem>,
+    /// The newest commit that git asked for, as far as known.
+    pub desired: Option<CommitId>,
+    /// What is published.
+    pub release: Option<PublishedRelease>,
+    /// The last pass.
+    pub last_pass: Option<LastPass>,
+    /// When a pass last found or made what is published the same as what git asks for, in ms since 1970.
+    pub last_success_unix_ms: Option<u64>,
+}
+
+/// Why a pass did not publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Problem {
+    /// A person must change git.
+    Refused {
+        /// The commit that was refused.
+        commit: CommitId,
+        /// The refusal in one line.
+        text: String,
+        /// The refusal in parts.
+        #[serde(flatten)]
+        refusal: Refusal,
+    },
+    /// The next pass tries again.
+    Retry {
+        /// What went wrong.
+        text: String,
+    },
+}
+
+/// What is published.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PublishedRelease {
+    /// Its name in the store.
+    pub name: String,
+    /// The digest of its file.
+    pub sha256: Digest,
+    /// The commit that asked for it.
+    pub commit: Commit,
+    /// The default model.
+    pub default: ModelName,
+    /// The models.
+    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    /// Its way here.
+    pub times: Times,
+}
+
+/// The way of a release, in ms since 1970; null for what this process has not seen, such as before a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Times {
+    /// The remote was first seen to advertise its commit.
+    pub desired_unix_ms: Option<u64>,
+    /// Its commit was fetched.
+    pub fetched_unix_ms: Option<u64>,
+    /// All its bytes were verified and in the store.
+    pub verified_unix_ms: Option<u64>,
+    /// The server was first seen to have taken it.
+    pub loaded_unix_ms: Option<u64>,
+    /// The server was first seen to have taken it with every model loaded.
+    pub live_unix_ms: Option<u64>,
+}
+
+/// The last pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LastPass {
+    /// How it ended.
+    pub ended: Ended,
+    /// When it ended, in ms since 1970.
+    pub at_unix_ms: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// The status and the metrics of one sidecar.
+#[derive(Debug)]
+pub struct Board {
+    status: ArcSwap<Status>,
+    metrics: Metrics,
+    started: Instant,
+    /// When the loop last showed that it is not stuck, in ms since `started`.
+    beat_ms: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Metrics {
+    registry: Registry,
+    passes: IntCounterVec,
+    pass_seconds: HistogramVec,
+    last_success: Gauge,
+    release: IntGaugeVec,
+    desired: IntGaugeVec,
+    sync: IntGaugeVec,
+    health: IntGaugeVec,
+    fetched_bytes: IntCounter,
+    releases: IntCounter,
+    workers: IntCounter,
+    commit_to_live: Histogram,
+    stage: GaugeVec,
+}
+
+/// Now, in ms since 1970.
+pub(crate) fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Board {
+    pub(crate) fn new(status: Status) -> Self {
+        let board = Self {
+            status: ArcSwap::from_pointee(status),
+            metrics: Metrics::new(),
+            started: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        };
+        board.metrics.show(None, &board.status());
+        board
+    }
+
+    /// The status now.
+    pub fn status(&self) -> Arc<Status> {
+        self.status.load_full()
+    }
+
+    /// The metrics now, in the text format.
+    pub fn metrics(&self) -> String {
+        let text = TextEncoder::new().encode_to_string(&self.metrics.registry.gather());
+        text.expect("metrics that were registered can be written")
+    }
+
+    /// How long ago the loop last showed that it is not stuck.
+    pub fn silence(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn beat(&self) {
+        self.beat_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Changes the status. There is one writer, the loop, so nothing is lost between reading and writing.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
+        let before = self.status();
+        let mut status = (*before).clone();
+        change(&mut status);
+        self.metrics.show(Some(&before), &status);
+        self.status.store(Arc::new(status));
+    }
+
+    pub(crate) fn fetched(&self, bytes: u64) {
+        self.metrics.fetched_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn published(&self) {
+        self.metrics.releases.inc();
+    }
+
+    pub(crate) fn live(&self, since_desired: Duration) {
+        self.metrics.commit_to_live.observe(since_desired.as_secs_f64());
+    }
+
+    pub(crate) fn passed(&self, ended: Ended, took: Duration, workers_started: u64) {
+        let label = ended.label();
+        self.metrics.passes.with_label_values(&[label]).inc();
+        self.metrics.pass_seconds.with_label_values(&[label]).observe(took.as_secs_f64());
+        self.metrics.workers.inc_by(workers_started.saturating_sub(self.metrics.workers.get()));
+        let at_unix_ms = now_unix_ms();
+        self.update(|status| {
+            status.last_pass = Some(LastPass { ended, at_unix_ms, seconds: took.as_secs_f64() });
+            if matches!(ended, Ended::Published | Ended::Unchanged) {
+                status.last_success_unix_ms = Some(at_unix_ms);
+            }
+        });
+    }
+}
+
+impl Ended {
+    const ALL: [Self; 4] = [Self::Published, Self::Unchanged, Self::Refused, Self::Retry];
+
+    /// Its name in /status and in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(trouble: &Trouble, commit: Option<&CommitId>) -> Self {
+        match (trouble, commit) {
+            (Trouble::Refused(refusal), Some(commit)) => {
+                Self::Refused { commit: commit.clone(), text: refusal.to_string(), refusal: refusal.clone() }
+            }
+            _ => Self::Retry { text: trouble.to_string() },
+        }
+    }
+}
+
+impl PublishedRelease {
+    pub(crate) fn new(current: &Current, times: Times) -> Self {
+        Self {
+            name: current.name.to_string(),
+            sha256: current.sha256,
+            commit: current.release.commit.clone(),
+            default: current.release.default.clone(),
+            models: current.release.models.clone(),
+            times,
+        }
+    }
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let registry = Registry::new_custom(Some("mainstay_sync".to_owned()), None);
+        let registry = registry.expect("the prefix is a metric's name");
+        let register = |metric: Box<dyn prometheus::core::Collector>| {
+            registry.register(metric).expect("every metric has its own name");
+        };
+        macro_rules! metric {
+            ($made:expr) => {{
+                let metric = $made.expect("the name and the labels are well formed");
+                register(Box::new(metric.clone()));
+                metric
+            }};
+        }
+        let buckets = vec![0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+        let pass_buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
+        let pass_opts = HistogramOpts::new("pass_duration_seconds", "Duration of a pass, by outcome.");
+        let live_opts = HistogramOpts::new(
+            "commit_to_live_seconds",
+            "Time from first seeing a commit advertised to the server having taken its release with every model loaded.",
+        );
+        let metrics = Self {
+            passes: metric!(IntCounterVec::new(Opts::new("passes_total", "Passes, by outcome."), &["outcome"])),
+            pass_seconds: metric!(HistogramVec::new(pass_opts.buckets(pass_buckets), &["outcome"])),
+            last_success: metric!(Gauge::with_opts(Opts::new(
+                "last_success_timestamp_seconds",
+                "When a pass last found or made the published release the one that git asks for; 0 before the first.",
+            ))),
+            release: metric!(IntGaugeVec::new(
+                Opts::new("release_info", "The published release, always 1."),
+                &["environment", "name", "commit"],
+            )),
+            desired: metric!(IntGaugeVec::new(
+                Opts::new("desired_info", "The newest commit that git asked for, always 1."),
+                &["commit"],
+            )),
+            sync: metric!(IntGaugeVec::new(
+                Opts::new(
+                    "state",
+                    "Whether the published release is the one that git asks for: 1 for the state that holds."
+                ),
+                &["state"],
+            )),
+            health: metric!(IntGaugeVec::new(
+                Opts::new("health", "How the published release is doing: 1 for the state that holds."),
+                &["state"],
+            )),
+            fetched_bytes: metric!(IntCounter::new("fetched_bytes_total", "Bytes that fetches brought.")),
+            releases: metric!(IntCounter::new("releases_published_total", "Releases published.")),
+            workers: metric!(IntCounter::new(
+                "git_workers_started_total",
+                "Git workers started; more than one means that one was killed or died.",
+            )),
+            commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
+            stage: metric!(GaugeVec::new(
+                Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
+                &["stage"],
+            )),
+            registry: registry.clone(),
+        };
+        for ended in Ended::ALL {
+            // A rate over a counter that is not there yet misses its first step.
+            metrics.passes.with_label_values(&[ended.label()]);
+        }
+        metrics
+    }
+
+    fn show(&self, before: Option<&Status>, status: &Status) {
+        let set = |gauge: &IntGaugeVec, states: &[(&str, bool)]| {
+            for (state, holds) in states {
+                gauge.with_label_values(&[state]).set(i64::from(*holds));
+            }
+        };
+        set(
+            &self.sync,
+            &[
+                ("Synced", status.sync == Sync::Synced),
+                ("OutOfSync", status.sync == Sync::OutOfSync),
+                ("Unknown", status.sync == Sync::Unknown),
+            ],
+        );
+        set(
+            &self.health,
+            &[
+                ("Healthy", status.health == Health::Healthy),
+                ("Progressing", status.health == Health::Progressing),
+                ("Degraded", status.health == Health::Degraded),
+            ],
+        );
+        self.last_success.set(status.last_success_unix_ms.unwrap_or(0) as f64 / 1e3);
+        // A scrape must not meet a moment without them, so they are taken away only when there are others.
+        if before.is_none_or(|before| before.desired != status.desired) {
+            self.desired.reset();
+            if let Some(commit) = &status.desired {
+                self.desired.with_label_values(&[commit.as_str()]).set(1);
+            }
+        }
+        if before.is_some_and(|before| before.release == status.release) {
+            return;
+        }
+        self.release.reset();
+        self.stage.reset();
+        if let Some(release) = &status.release {
+            let labels = [status.environment.as_str(), &release.name, release.commit.id.as_str()];
+            self.release.with_label_values(&labels).set(1);
+            let times = &release.times;
+            for (stage, unix_ms) in [
+                ("desired", times.desired_unix_ms),
+                ("fetched", times.fetched_unix_ms),
+                ("verified", times.verified_unix_ms),
+                ("loaded", times.loaded_unix_ms),
+                ("live", times.live_unix_ms),
+            ] {
+                if let Some(unix_ms) = unix_ms {
+                    self.stage.with_label_values(&[stage]).set(unix_ms as f64 / 1e3);
+                }
+            }
+        }
+    }
+}

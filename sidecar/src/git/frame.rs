@@ -1,0 +1,189 @@
+//! What the sidecar and its git worker say to each other: one question, one answer, over a pipe.
+//!
+//! A frame is a length (4 bytes, big endian), that many bytes of JSON, and after a [`Reply::Blob`] the blob's
+//! bytes as they are. Both sides bound what they read.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use mainstay_models::{Commit, CommitId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Address, Credentials, Reference};
+
+/// The longest JSON part. Only an answer can come near: a question is a few kilobytes, which a pipe takes at once.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// A question, with all that is needed to answer it, so that a worker has no state to lose.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The folder that the worker owns.
+    pub home: PathBuf,
+    /// The repository.
+    pub address: Address,
+    /// What is followed.
+    pub reference: Reference,
+    /// How to be let in.
+    pub credentials: Credentials,
+    /// The most bytes that one fetch may bring.
+    pub transfer_bytes_max: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What is asked of the worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Which commit does the remote advertise? Nothing is fetched.
+    Advertise,
+    /// Fetch that commit.
+    Fetch,
+    /// What does a fetched commit say about itself?
+    Describe {
+        /// The commit.
+        commit: CommitId,
+    },
+    /// What is in a regular file of a fetched commit?
+    Read {
+        /// The commit.
+        commit: CommitId,
+        /// The file.
+        path: String,
+        /// The most bytes it may have.
+        bytes_max: u64,
+    },
+    /// Which commits, by first parents from a fetched one, changed a file?
+    History {
+        /// The commit to start from.
+        commit: CommitId,
+        /// The file.
+        path: String,
+        /// The most commits to look at.
+        commits_max: usize,
+        /// The most commits to answer with.
+        entries_max: usize,
+    },
+}
+
+/// The worker's answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// The commit that the remote advertises.
+    Advertised(CommitId),
+    /// What was fetched.
+    Fetched(Fetched),
+    /// What the commit says about itself.
+    Described(Commit),
+    /// This many raw bytes follow.
+    Blob {
+        /// How many.
+        size_bytes: u64,
+    },
+    /// The commits that changed a file.
+    History(History),
+    /// It cannot be done.
+    Failed(Failure),
+}
+
+/// What a fetch brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// The commit that the remote advertised while it was fetched.
+    pub commit: CommitId,
+    /// How many bytes came.
+    pub bytes: u64,
+}
+
+/// The commits that changed a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Newest first.
+    pub commits: Vec<Commit>,
+    /// Whether there are no earlier ones.
+    pub complete: bool,
+}
+
+/// Why the worker could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// The remote could not be asked.
+    #[error("cannot {attempt} {address}: {reason}")]
+    Remote {
+        /// What was attempted.
+        attempt: String,
+        /// The repository.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The remote has no such reference.
+    #[error("{address} has no branch or tag `{reference}`: create it there, or follow another with --ref")]
+    NoReference {
+        /// The repository.
+        address: String,
+        /// The reference.
+        reference: String,
+    },
+    /// The worker's own folder cannot be used.
+    #[error("cannot use the mirror in {folder}: {reason}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// Why.
+        reason: String,
+    },
+    /// The mirror is damaged and was thrown away; the next fetch makes it anew.
+    #[error("the mirror was damaged and has been thrown away ({reason}): the next pass fetches it again")]
+    Damaged {
+        /// How it showed.
+        reason: String,
+    },
+    /// The commit has no such file.
+    #[error("{path} is not in the commit")]
+    NoFile {
+        /// The file.
+        path: String,
+    },
+    /// The path leads to something that is not read.
+    #[error("{path} is {kind}: only regular files are read")]
+    NotAFile {
+        /// The path.
+        path: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The file is larger than allowed.
+    #[error("{path} has {size_bytes} bytes, more than the {bytes_max} allowed")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size.
+        size_bytes: u64,
+        /// The most that was allowed.
+        bytes_max: u64,
+    },
+}
+
+/// Writes the JSON part of a frame.
+pub fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_vec(message)?;
+    let length = u32::try_from(json.len()).ok().filter(|&length| length as usize <= JSON_BYTES_MAX);
+    let length = length.ok_or_else(|| io::Error::other("a message is too long for its frame"))?;
+    to.write_all(&length.to_be_bytes())?;
+    to.write_all(&json)?;
+    to.flush()
+}
+
+/// Reads the JSON part of a frame.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > JSON_BYTES_MAX {
+        return Err(io::Error::other("a frame is too long"));
+    }
+    let mut json = vec![0; length];
+    from.read_exact(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}

@@ -1,0 +1,476 @@
+//! The git worker: a child process that owns libgit2, so that a hang, a crash or a leak in it is a killed process.
+//!
+//! The only place that knows libgit2. Answers one question at a time, keeps nothing between two questions but its
+//! folder on disk, never checks anything out, follows no redirect, reads no configuration of the machine or the
+//! user, and never asks anybody for anything. It knows no deadline: its parent kills it.
+//!
+//! ```text
+//! <home>/mirror/             a bare repository; thrown away and fetched anew when it is damaged
+//! <home>/.ssh/known_hosts    a link to the file that was given; libgit2 finds it since HOME is <home>
+//! ```
+
+use std::cell::Cell;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use git2::{
+    AutotagOption, Commit as GitCommit, ConfigLevel, Cred, CredentialType, Direction, ErrorClass, ErrorCode,
+    FetchOptions, ObjectType, Oid, Remote, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
+    RepositoryInitOptions, Tree,
+};
+use mainstay_models::{Commit, CommitId};
+use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+
+use super::Transport;
+use super::frame::{self, Failure, Fetched, History, Job, Reply, Request};
+
+/// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// The most memory that the process may map. A pack is mapped piece by piece and a blob held at most thrice.
+const ADDRESS_SPACE_BYTES_MAX: u64 = 3 << 30;
+/// The largest tree, commit or tag object.
+const OBJECT_BYTES_MAX: usize = 16 << 20;
+/// The longest token file, in bytes.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// The longest text taken over from a commit or an error, in characters.
+const TEXT_CHARS_MAX: usize = 300;
+/// The name by which the mirror holds what it fetched last.
+const TARGET: &str = "refs/mainstay/target";
+
+/// Answers questions from stdin on stdout. When stdin ends, so does the process.
+pub fn run() -> ExitCode {
+    let limited = limit_process().and_then(|()| limit_library().map_err(|e| e.to_string()));
+    if let Err(reason) = limited {
+        let _ = writeln!(io::stderr(), "cannot limit the git worker: {reason}");
+        return ExitCode::FAILURE;
+    }
+    // Reading has a thread of its own, which is never joined: when the parent is gone, also by SIGKILL, the process
+    // must end at once, whatever libgit2 is waiting for.
+    let (sender, jobs) = mpsc::sync_channel::<Job>(1);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        while let Ok(job) = frame::read(&mut stdin) {
+            if sender.send(job).is_err() {
+                break;
+            }
+        }
+        // Not an exit, whose handlers would meet libgit2 in the middle of something.
+        let _ = kill_process(getpid(), Signal::KILL);
+    });
+    let mut stdout = io::stdout().lock();
+    for job in jobs {
+        let (reply, body) = match answer(&job) {
+            Ok(Answer::Said(reply)) => (reply, Vec::new()),
+            Ok(Answer::Blob(body)) => (Reply::Blob { size_bytes: body.len() as u64 }, body),
+            Err(failure) => (Reply::Failed(failure), Vec::new()),
+        };
+        let sent =
+            frame::write(&mut stdout, &reply).and_then(|()| stdout.write_all(&body)).and_then(|()| stdout.flush());
+        if sent.is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn limit_process() -> Result<(), String> {
+    let limit = |resource, most: u64| {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .map_err(|e| format!("{resource:?}: {e}"))
+    };
+    // No core file: it would hold the credentials.
+    limit(Resource::Core, 0)?;
+    limit(Resource::Nofile, 256)?;
+    // Elsewhere the kernel does not enforce it, or refuses it.
+    #[cfg(target_os = "linux")]
+    limit(Resource::As, ADDRESS_SPACE_BYTES_MAX)?;
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn limit_library() -> Result<(), git2::Error> {
+    let silence_ms = SILENCE_MAX.as_millis() as i32;
+    // SAFETY: these write globals of libgit2 without a lock, and no other thread has been started yet.
+    unsafe {
+        git2::opts::set_server_connect_timeout_in_milliseconds(silence_ms)?;
+        git2::opts::set_server_timeout_in_milliseconds(silence_ms)?;
+        git2::opts::set_mwindow_mapped_limit(512 << 20)?;
+        git2::opts::set_mwindow_file_limit(64)?;
+        git2::opts::set_cache_max_size(16 << 20)?;
+        for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
+            git2::opts::set_search_path(level, "")?;
+        }
+    }
+    Ok(())
+}
+
+enum Answer {
+    Said(Reply),
+    Blob(Vec<u8>),
+}
+
+fn answer(job: &Job) -> Result<Answer, Failure> {
+    let home = Home::open(job)?;
+    let reply = match &job.request {
+        Request::Advertise => Reply::Advertised(advertise(job, &home)?),
+        Request::Fetch => Reply::Fetched(home.healing(|repo| fetch(job, repo))?),
+        Request::Describe { commit } => Reply::Described(home.healing(|repo| describe(&find_commit(repo, commit)?))?),
+        Request::Read { commit, path, bytes_max } => {
+            return home.healing(|repo| read(repo, commit, path, *bytes_max)).map(Answer::Blob);
+        }
+        Request::History { commit, path, commits_max, entries_max } => {
+            Reply::History(home.healing(|repo| history(repo, commit, path, *commits_max, *entries_max))?)
+        }
+    };
+    Ok(Answer::Said(reply))
+}
+
+/// The folder that the worker owns.
+struct Home {
+    folder: PathBuf,
+}
+
+/// Whether the mirror is at fault, which is cured by throwing it away, or something else.
+enum Fault {
+    Mirror(git2::Error),
+    Other(Failure),
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl Home {
+    fn open(job: &Job) -> Result<Self, Failure> {
+        let home = Self { folder: job.home.clone() };
+        home.prepare(job).map_err(|e| home.unusable(&e.to_string()))?;
+        Ok(home)
+    }
+
+    fn prepare(&self, job: &Job) -> io::Result<()> {
+        // Its own, for nobody else: libgit2 refuses a repository that belongs to another user.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(self.folder.join(".ssh"))?;
+        let link = self.folder.join(".ssh/known_hosts");
+        let wanted = job.credentials.known_hosts_file.as_deref().map(std::path::absolute).transpose()?;
+        if std::fs::read_link(&link).ok() != wanted {
+            match std::fs::remove_file(&link) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            wanted.map(|wanted| symlink(wanted, &link)).transpose()?;
+        }
+        Ok(())
+    }
+
+    fn mirror(&self) -> PathBuf {
+        self.folder.join("mirror")
+    }
+
+    fn unusable(&self, reason: &str) -> Failure {
+        Failure::Folder { folder: self.folder.display().to_string(), reason: excerpt(reason) }
+    }
+
+    /// The mirror; an empty one where there is none that can be used. Opened for each question, since an open
+    /// repository keeps packs mapped that are deleted.
+    fn repository(&self) -> Result<Repository, Failure> {
+        let path = self.mirror();
+        if let Ok(repo) = Repository::open_bare(&path)
+            && repo.config().is_ok_and(|config| config.get_bool("http.followRedirects").is_ok_and(|follow| !follow))
+        {
+            return Ok(repo);
+        }
+        self.discard()?;
+        let mut options = RepositoryInitOptions::new();
+        options.bare(true).no_reinit(true).external_template(false);
+        let repo = Repository::init_opts(&path, &options).map_err(|e| self.unusable(e.message()))?;
+        // The one way to say so for an advertisement; a fetch says it again.
+        let redirects = repo.config().and_then(|mut config| config.set_bool("http.followRedirects", false));
+        redirects.map_err(|e| self.unusable(e.message()))?;
+        Ok(repo)
+    }
+
+    /// Runs `question` on the mirror, and throws the mirror away if that shows it to be damaged.
+    fn healing<T>(&self, question: impl FnOnce(&Repository) -> Result<T, Fault>) -> Result<T, Failure> {
+        question(&self.repository()?).map_err(|fault| match fault {
+            Fault::Other(failure) => failure,
+            Fault::Mirror(error) => match self.discard() {
+                Ok(()) => Failure::Damaged { reason: excerpt(error.message()) },
+                Err(failure) => failure,
+            },
+        })
+    }
+
+    fn discard(&self) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(self.mirror()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unusable(&e.to_string())),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn advertise(job: &Job, home: &Home) -> Result<CommitId, Failure> {
+    if let Some(commit) = job.reference.commit() {
+        return Ok(commit.parse().expect("40 hexadecimal digits are a commit id"));
+    }
+    let repo = home.repository()?;
+    let mut remote = open_remote(job, &repo)?;
+    let connection = connect(job, &mut remote)?;
+    Ok(commit_id(resolve(job, &connection)?.commit))
+}
+
+fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
+    remove_partial_packs(repo.path());
+    let mut remote = open_remote(job, repo)?;
+    let mut connection = connect(job, &mut remote)?;
+    let target = resolve(job, &connection)?;
+    let received = Cell::new(0);
+    let mut callbacks = callbacks(job);
+    callbacks.transfer_progress(|progress| {
+        received.set(progress.received_bytes() as u64);
+        received.get() <= job.transfer_bytes_max
+    });
+    let mut options = FetchOptions::new();
+    options
+        .remote_callbacks(callbacks)
+        .follow_redirects(RemoteRedirect::None)
+        .download_tags(AutotagOption::None)
+        .update_fetchhead(false);
+    let downloaded = connection.remote().download(&[&target.name], Some(&mut options));
+    drop(options);
+    downloaded.map_err(|error| {
+        if received.get() > job.transfer_bytes_max {
+            let reason = format!("it sends more than the {} bytes allowed for one fetch", job.transfer_bytes_max);
+            return Fault::Other(unreached(job, "fetch from", &reason));
+        }
+        match error.class() {
+            // Of our own files: a lock left by a killed worker, a lost pack, a full disk.
+            ErrorClass::Os | ErrorClass::Odb | ErrorClass::Reference | ErrorClass::Repository => Fault::Mirror(error),
+            _ => Fault::Other(unreached(job, "fetch from", error.message())),
+        }
+    })?;
+    let commit = find_commit(repo, &commit_id(target.commit))?;
+    repo.reference(TARGET, commit.id(), true, "").map_err(Fault::Mirror)?;
+    Ok(Fetched { commit: commit_id(commit.id()), bytes: received.get() })
+}
+
+/// Takes away what a worker left that was killed in a fetch; packs that are whole have other names.
+fn remove_partial_packs(repository: &Path) {
+    let Ok(entries) = std::fs::read_dir(repository.join("objects/pack")) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if !path.extension().is_some_and(|extension| extension == "pack" || extension == "idx") {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn open_remote<'r>(job: &Job, repo: &'r Repository) -> Result<Remote<'r>, Failure> {
+    repo.remote_anonymous(job.address.as_str()).map_err(|e| unreached(job, "use", e.message()))
+}
+
+fn connect<'r, 'c, 'j: 'c>(job: &'j Job, remote: &'c mut Remote<'r>) -> Result<RemoteConnection<'r, 'c, 'j>, Failure> {
+    let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(job)), None);
+    connected.map_err(|e| {
+        let reason = match (e.code(), job.address.transport()) {
+            (ErrorCode::Certificate, Transport::Ssh) => "its host key is not the one in the known_hosts file",
+            (ErrorCode::Certificate, _) => "its certificate is not one that is trusted for it",
+            _ => e.message(),
+        };
+        unreached(job, "reach", reason)
+    })
+}
+
+/// What a remote says that the followed reference is.
+struct Target {
+    /// What to ask the remote for.
+    name: String,
+    /// The commit; of an annotated tag the one that it points to, through any number of tags.
+    commit: Oid,
+}
+
+fn resolve(job: &Job, connection: &RemoteConnection<'_, '_, '_>) -> Result<Target, Failure> {
+    if let Some(commit) = job.reference.commit() {
+        let oid = Oid::from_str(commit).expect("40 hexadecimal digits are an object id");
+        return Ok(Target { name: commit.to_owned(), commit: oid });
+    }
+    let heads = connection.list().map_err(|e| unreached(job, "list the references of", e.message()))?;
+    let find = |name: &str| heads.iter().find(|head| head.name() == name).map(|head| head.oid());
+    let target = job.reference.candidates().into_iter().find_map(|name| {
+        let commit = find(&format!("{name}^{{}}")).or_else(|| find(&name))?;
+        Some(Target { name, commit })
+    });
+    target
+        .ok_or_else(|| Failure::NoReference { address: job.address.to_string(), reference: job.reference.to_string() })
+}
+
+/// Lets us in, with what is in the files at this moment, since credentials rotate.
+///
+/// There is deliberately no check of certificates or host keys here: without one, libgit2 goes by its own verdict,
+/// which for https is OpenSSL's and for ssh is that of the known_hosts file.
+fn callbacks(job: &Job) -> RemoteCallbacks<'_> {
+    let mut callbacks = RemoteCallbacks::new();
+    let mut offered = false;
+    callbacks.credentials(move |_, user, allowed| {
+        let user = user.unwrap_or("git");
+        if allowed.contains(CredentialType::USERNAME) {
+            return Cred::username(user);
+        }
+        // libgit2 asks until it is let in.
+        if std::mem::replace(&mut offered, true) {
+            return Err(git2::Error::from_str("the credentials were not accepted"));
+        }
+        let credentials = &job.credentials;
+        match job.address.transport() {
+            Transport::Http if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
+                let Some(path) = &credentials.token_file else {
+                    return Err(git2::Error::from_str("it asks for credentials: give --token-file"));
+                };
+                let token = read_token(path).map_err(|reason| git2::Error::from_str(&reason))?;
+                // Most hosts take any name beside a token; for those that do not, the file may hold NAME:TOKEN.
+                let (name, token) = token.split_once(':').unwrap_or(("x-access-token", &token));
+                Cred::userpass_plaintext(name, token)
+            }
+            Transport::Ssh if allowed.contains(CredentialType::SSH_KEY) => {
+                let Some(path) = &credentials.ssh_key_file else {
+                    return Err(git2::Error::from_str("it asks for a key: give --ssh-key-file"));
+                };
+                Cred::ssh_key(user, None, path, None)
+            }
+            _ => Err(git2::Error::from_str("it asks for a kind of credentials that is not supported")),
+        }
+    });
+    callbacks
+}
+
+fn read_token(path: &Path) -> Result<String, String> {
+    let problem = |problem: &str| format!("cannot use the token file {}: {problem}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| problem(&e.to_string()))?;
+    if bytes.len() > TOKEN_BYTES_MAX {
+        return Err(problem("it is too long for a token"));
+    }
+    let token = String::from_utf8(bytes).map_err(|_| problem("it is not text"))?;
+    let token = token.trim();
+    let good = !token.is_empty() && !token.contains(|c: char| c.is_control() || c.is_whitespace());
+    if good { Ok(token.to_owned()) } else { Err(problem("it does not hold one token on one line")) }
+}
+
+fn unreached(job: &Job, attempt: &str, reason: &str) -> Failure {
+    Failure::Remote { attempt: attempt.to_owned(), address: job.address.to_string(), reason: excerpt(reason) }
+}
+
+fn commit_id(oid: Oid) -> CommitId {
+    oid.to_string().parse().expect("an object id is a commit id")
+}
+
+fn find_commit<'r>(repo: &'r Repository, id: &CommitId) -> Result<GitCommit<'r>, Fault> {
+    let oid = Oid::from_str(id.as_str()).map_err(Fault::Mirror)?;
+    check_size(repo, oid)?;
+    repo.find_commit(oid).map_err(Fault::Mirror)
+}
+
+/// Looks at an object's size before anything unpacks it: a few bytes can claim to be gigabytes.
+fn check_size(repo: &Repository, oid: Oid) -> Result<(), Fault> {
+    let (size, _) = repo.odb().and_then(|odb| odb.read_header(oid)).map_err(Fault::Mirror)?;
+    if size <= OBJECT_BYTES_MAX {
+        return Ok(());
+    }
+    let (path, size_bytes, bytes_max) = (format!("object {oid}"), size as u64, OBJECT_BYTES_MAX as u64);
+    Err(Fault::Other(Failure::TooLarge { path, size_bytes, bytes_max }))
+}
+
+fn describe(commit: &GitCommit<'_>) -> Result<Commit, Fault> {
+    Ok(Commit {
+        id: commit_id(commit.id()),
+        author: excerpt(&String::from_utf8_lossy(commit.author().name_bytes())),
+        subject: excerpt(&String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default())),
+        time_unix_s: commit.time().seconds(),
+    })
+}
+
+/// What a path leads to in a commit.
+enum Entry {
+    File(Oid),
+    Other(&'static str),
+    None,
+}
+
+fn find_entry(repo: &Repository, commit: &GitCommit<'_>, path: &str) -> Result<Entry, Fault> {
+    let mut tree_id = commit.tree_id();
+    let mut segments = path.split('/').peekable();
+    // By hand, since only so a path that is not there can be told from a tree that is lost.
+    while let Some(segment) = segments.next() {
+        check_size(repo, tree_id)?;
+        let tree: Tree<'_> = repo.find_tree(tree_id).map_err(Fault::Mirror)?;
+        let Some(entry) = tree.get_name(segment) else { return Ok(Entry::None) };
+        match (entry.filemode(), segments.peek()) {
+            (0o100644 | 0o100755 | 0o100664, None) => return Ok(Entry::File(entry.id())),
+            (0o040000, None) => return Ok(Entry::Other("a folder")),
+            (0o040000, Some(_)) => tree_id = entry.id(),
+            (0o120000, _) => return Ok(Entry::Other("behind a symbolic link")),
+            (0o160000, _) => return Ok(Entry::Other("in a submodule")),
+            (_, Some(_)) => return Ok(Entry::None),
+            (_, None) => return Ok(Entry::Other("not a regular file")),
+        }
+    }
+    Ok(Entry::None)
+}
+
+fn read(repo: &Repository, commit: &CommitId, path: &str, bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    let oid = match find_entry(repo, &find_commit(repo, commit)?, path)? {
+        Entry::File(oid) => oid,
+        Entry::Other(kind) => {
+            return Err(Failure::NotAFile { path: path.to_owned(), kind: kind.to_owned() }.into());
+        }
+        Entry::None => return Err(Failure::NoFile { path: path.to_owned() }.into()),
+    };
+    let odb = repo.odb().map_err(Fault::Mirror)?;
+    let (size, kind) = odb.read_header(oid).map_err(Fault::Mirror)?;
+    if kind != ObjectType::Blob {
+        return Err(Failure::NotAFile { path: path.to_owned(), kind: "not a blob".to_owned() }.into());
+    }
+    let size_bytes = size as u64;
+    if size_bytes > bytes_max {
+        return Err(Failure::TooLarge { path: path.to_owned(), size_bytes, bytes_max }.into());
+    }
+    Ok(odb.read(oid).map_err(Fault::Mirror)?.data().to_vec())
+}
+
+fn history(
+    repo: &Repository,
+    start: &CommitId,
+    path: &str,
+    commits_max: usize,
+    entries_max: usize,
+) -> Result<History, Fault> {
+    let content = |commit: &GitCommit<'_>| match find_entry(repo, commit, path)? {
+        Entry::File(oid) => Ok::<_, Fault>(Some(oid)),
+        Entry::Other(_) | Entry::None => Ok(None),
+    };
+    let mut commits = Vec::new();
+    let mut commit = find_commit(repo, start)?;
+    let mut after = content(&commit)?;
+    for _ in 0..commits_max {
+        // A parent that is not there is the edge of a shallow remote.
+        let parent = commit.parent_id(0).ok().and_then(|id| repo.find_commit(id).ok());
+        let before = parent.as_ref().map(content).transpose()?.flatten();
+        if before != after {
+            if commits.len() == entries_max {
+                return Ok(History { commits, complete: false });
+            }
+            commits.push(describe(&commit)?);
+        }
+        let Some(parent) = parent else { return Ok(History { commits, complete: true }) };
+        (commit, after) = (parent, before);
+    }
+    Ok(History { commits, complete: false })
+}
+
+/// Enough of a foreign text to recognise it, without control characters.
+fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+}

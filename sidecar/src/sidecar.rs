@@ -1,0 +1,247 @@
+//! The loop: a pass, a wait, a pass, until the end is asked for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mainstay_models::store::OpenError;
+use mainstay_models::{EnvironmentName, Publisher};
+use tracing::info;
+
+use crate::Control;
+use crate::admin::Admin;
+use crate::agent::{self, Agent, Pass};
+use crate::board::{Board, Health, Status, Sync};
+use crate::git::{self, Address, Credentials, Git, Reference, Transport};
+use crate::server::Server;
+
+/// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
+const JITTER: f64 = 0.1;
+
+/// Everything that a sidecar is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The configuration repository.
+    pub repository: Address,
+    /// What is followed in it.
+    pub reference: Reference,
+    /// The environment that is followed.
+    pub environment: EnvironmentName,
+    /// The store that is published into.
+    pub store: PathBuf,
+    /// A folder for git alone; `git` in the store where none is given.
+    pub git_folder: Option<PathBuf>,
+    /// The time between two looks at the repository.
+    pub interval: Duration,
+    /// Where the admin listener listens; none for no listener.
+    pub admin: Option<SocketAddr>,
+    /// The base URL of the server's admin listener, `http://HOST:PORT`; none for no confirmation.
+    pub server: Option<String>,
+    /// How the repository lets us in.
+    pub credentials: Credentials,
+    /// The program that runs [`git::worker::run`] when it is started with `worker_arguments`.
+    pub program: PathBuf,
+    /// What to start it with.
+    pub worker_arguments: Vec<String>,
+    /// How long a fetch may take.
+    pub fetch_deadline: Duration,
+    /// How long any other question to git may take.
+    pub request_deadline: Duration,
+    /// The most bytes that one fetch may bring.
+    pub transfer_bytes_max: u64,
+    /// The largest artifact that is read from git.
+    pub artifact_bytes_max: u64,
+    /// How many releases before the live one are kept.
+    pub keep_releases: usize,
+    /// Whether to end after one pass.
+    pub once: bool,
+}
+
+impl Settings {
+    /// The usual settings, for a repository, an environment and a store.
+    pub fn new(repository: Address, environment: EnvironmentName, store: PathBuf, program: PathBuf) -> Self {
+        Self {
+            repository,
+            reference: "main".parse().expect("main is a reference"),
+            environment,
+            store,
+            git_folder: None,
+            interval: Duration::from_secs(1),
+            admin: None,
+            server: None,
+            credentials: Credentials::default(),
+            program,
+            worker_arguments: vec!["git-worker".to_owned()],
+            fetch_deadline: Duration::from_secs(120),
+            request_deadline: Duration::from_secs(30),
+            transfer_bytes_max: 1 << 30,
+            artifact_bytes_max: 64 << 20,
+            keep_releases: 5,
+            once: false,
+        }
+    }
+}
+
+/// How a sidecar ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The last pass left published what git asks for; or the end was asked for.
+    Synced,
+    /// The last pass refused the commit.
+    Refused,
+    /// The last pass failed in a way that the next might not.
+    Retry,
+}
+
+impl Outcome {
+    /// The exit code for scripts.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Synced => 0,
+            Self::Refused => 1,
+            Self::Retry => 2,
+        }
+    }
+}
+
+/// Why a sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be published into.
+    #[error("cannot start the sidecar")]
+    Store(#[from] OpenError),
+    /// The admin listener cannot listen.
+    #[error("cannot listen on {address} (--admin)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server's address is not one.
+    #[error("--server is not http://HOST:PORT")]
+    Server,
+    /// A host cannot be told from an impostor.
+    #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
+    Ssh,
+}
+
+/// A sidecar that is ready to run: the store is locked, the listener listens.
+#[derive(Debug)]
+pub struct Sidecar {
+    agent: Agent,
+    board: Arc<Board>,
+    admin: Option<Admin>,
+    control: Control,
+    interval: Duration,
+    once: bool,
+}
+
+impl Sidecar {
+    /// Opens the store and the listener. Nothing is asked of git or the server yet.
+    pub fn open(settings: Settings, control: Control) -> Result<Self, Error> {
+        let credentials = &settings.credentials;
+        let ssh_complete = credentials.ssh_key_file.is_some() && credentials.known_hosts_file.is_some();
+        if settings.repository.transport() == Transport::Ssh && !ssh_complete {
+            return Err(Error::Ssh);
+        }
+        let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
+        let publisher = Publisher::open(&settings.store)?;
+        let board = Arc::new(Board::new(Status {
+            environment: settings.environment.clone(),
+            repository: settings.repository.to_string(),
+            reference: settings.reference.to_string(),
+            sync: Sync::Unknown,
+            health: Health::Progressing,
+            health_reason: None,
+            failed: Vec::new(),
+            problem: None,
+            desired: None,
+            release: None,
+            last_pass: None,
+            last_success_unix_ms: None,
+        }));
+        let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
+        let admin = match settings.admin {
+            Some(address) => {
+                let admin = Admin::start(address, board.clone(), silence_max);
+                Some(admin.map_err(|source| Error::Listen { address, source })?)
+            }
+            None => None,
+        };
+        let git_settings = git::Settings {
+            program: settings.program,
+            worker_arguments: settings.worker_arguments,
+            folder: settings.git_folder.unwrap_or_else(|| settings.store.join("git")),
+            address: settings.repository,
+            reference: settings.reference,
+            credentials: settings.credentials,
+            fetch_deadline: settings.fetch_deadline,
+            request_deadline: settings.request_deadline,
+            transfer_bytes_max: settings.transfer_bytes_max,
+        };
+        let agent_settings = agent::Settings {
+            environment: settings.environment,
+            keep_releases: settings.keep_releases,
+            artifact_bytes_max: settings.artifact_bytes_max,
+            confirm_max: settings.interval,
+        };
+        let git = Git::new(git_settings, control.clone());
+        let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());
+        Ok(Self { agent, board, admin, control, interval: settings.interval, once: settings.once })
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The status and the metrics, to be read while the sidecar runs.
+    pub fn board(&self) -> Arc<Board> {
+        self.board.clone()
+    }
+
+    /// One pass, for callers that have a loop of their own.
+    pub fn reconcile(&mut self) -> Pass {
+        self.agent.reconcile()
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Passes and waits until the end is asked for; one pass if told so. Blocks: give it a thread of its own.
+    ///
+    /// When it returns the git worker is dead, the listener closed and every thread joined.
+    pub fn run(mut self) -> Outcome {
+        let status = self.board.status();
+        let (repository, reference) = (&status.repository, &status.reference);
+        let (environment, admin) = (&status.environment, self.admin_address().map(tracing::field::display));
+        info!(repository, reference, %environment, admin, "following a repository");
+        loop {
+            let started = Instant::now();
+            let outcome = match self.agent.reconcile() {
+                Pass::Published | Pass::Unchanged => Outcome::Synced,
+                Pass::Refused(_) => Outcome::Refused,
+                Pass::Retry(_) => Outcome::Retry,
+            };
+            if self.once {
+                return outcome;
+            }
+            // From the start of the pass, so that waiting for the server does not slow the poll down.
+            let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
+            self.control.wait_until(started + self.interval.mul_f64(jitter));
+            if self.control.stopped() {
+                info!("stopped");
+                return Outcome::Synced;
+            }
+        }
+    }
+}
+
+/// Opens a sidecar and runs it.
+pub fn run(settings: Settings, control: Control) -> Result<Outcome, Error> {
+    Ok(Sidecar::open(settings, control)?.run())
+}

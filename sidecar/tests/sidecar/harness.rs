@@ -1,0 +1,303 @@
+//! What the tests are written in: a configuration repository to commit to, a sidecar to follow it, a store to look at.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mainstay_models::store::Current;
+use mainstay_models::{Blob, CommitId, Digest, Reader};
+use mainstay_sidecar::agent::Pass;
+use mainstay_sidecar::git::{self, Git};
+use mainstay_sidecar::{Control, Credentials, Settings, Sidecar, Status};
+use tempfile::TempDir;
+
+/// Long enough for anything that is expected to happen; waiting this long means that it did not.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// The worker, which cargo builds beside the tests as an example.
+pub fn worker_program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().unwrap().parent().unwrap().join("examples/git-worker");
+    assert!(program.exists(), "run `cargo build -p mainstay-sidecar --example git-worker` first");
+    program
+}
+
+/// A working clone of a configuration repository, and the repository itself.
+pub struct Repo {
+    folder: TempDir,
+}
+
+impl Repo {
+    pub fn new() -> Self {
+        let repo = Self { folder: TempDir::new().unwrap() };
+        repo.git(&["init", "--quiet", "--initial-branch=main", "."]);
+        repo
+    }
+
+    /// A repository whose environment `prod` serves iris 1.0.0.
+    pub fn serving_iris() -> Self {
+        let repo = Self::new();
+        repo.write_model("iris", "1.0.0", b"first forest");
+        repo.serve("iris", "1.0.0");
+        repo.commit("Serve iris 1.0.0");
+        repo
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn address(&self) -> String {
+        format!("file://{}", self.path().display())
+    }
+
+    pub fn git(&self, arguments: &[&str]) -> String {
+        let output = Command::new("git")
+            .current_dir(self.path())
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_NAME", "Ada")
+            .env("GIT_AUTHOR_EMAIL", "ada@example.org")
+            .env("GIT_COMMITTER_NAME", "Ada")
+            .env("GIT_COMMITTER_EMAIL", "ada@example.org")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn commit(&self, subject: &str) -> CommitId {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message", subject]);
+        self.head()
+    }
+
+    pub fn head(&self) -> CommitId {
+        self.git(&["rev-parse", "HEAD"]).parse().unwrap()
+    }
+
+    /// A model.yaml and a model.onnx that belong together. The sidecar does not look into the latter.
+    pub fn write_model(&self, name: &str, version: &str, artifact: &[u8]) {
+        self.write_spec(name, version, Blob::of(artifact));
+        self.write(&format!("models/{name}/{version}/model.onnx"), artifact);
+    }
+
+    /// A model.yaml that promises `artifact`.
+    pub fn write_spec(&self, name: &str, version: &str, artifact: Blob) {
+        let shipped = mainstay_models::embedded::MODELS[0];
+        let text = String::from_utf8(shipped.spec.to_vec()).unwrap();
+        let shipped = Blob::of(shipped.artifact);
+        let text = text
+            .replacen("name: iris", &format!("name: {name}"), 1)
+            .replacen("version: 1.0.0", &format!("version: {version}"), 1)
+            .replacen(&shipped.sha256.to_string(), &artifact.sha256.to_string(), 1)
+            .replacen(&shipped.size_bytes.to_string(), &artifact.size_bytes.to_string(), 1);
+        self.write(&format!("models/{name}/{version}/model.yaml"), text);
+    }
+
+    pub fn serve(&self, name: &str, version: &str) {
+        self.write("environments/prod/serving.yaml", serving(name, version));
+    }
+
+    /// Rolls iris to a new version.
+    pub fn roll(&self, version: &str) -> CommitId {
+        self.write_model("iris", version, format!("forest {version}").as_bytes());
+        self.serve("iris", version);
+        self.commit(&format!("Roll iris to {version}"))
+    }
+}
+
+pub fn serving(name: &str, version: &str) -> String {
+    format!("apiVersion: mainstay/v1\ndefault: {name}\nmodels:\n  {name}:\n    stable: {version}\n")
+}
+
+/// A sidecar's surroundings: a folder for its store, and what it is told.
+pub struct Bench {
+    _folder: TempDir,
+    pub settings: Settings,
+    pub control: Control,
+}
+
+impl Bench {
+    pub fn following(address: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let store = folder.path().join("store");
+        let environment = "prod".parse().unwrap();
+        let mut settings = Settings::new(address.parse().unwrap(), environment, store, worker_program());
+        settings.worker_arguments.clear();
+        settings.interval = Duration::from_millis(50);
+        Self { _folder: folder, settings, control: Control::new() }
+    }
+
+    pub fn open(&self) -> Sidecar {
+        Sidecar::open(self.settings.clone(), self.control.clone()).unwrap()
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(&self.settings.store)
+    }
+
+    pub fn current(&self) -> Current {
+        self.reader().current().unwrap().expect("a release is published")
+    }
+
+    /// The stable version of the default model that is published, and its artifact.
+    pub fn serves(&self) -> (String, Vec<u8>) {
+        let release = self.current().release;
+        let model = &release.models[&release.default];
+        let artifact = self.reader().blob(&model.versions[&model.stable].artifact).unwrap();
+        (model.stable.to_string(), artifact)
+    }
+
+    pub fn mirror(&self) -> PathBuf {
+        self.settings.store.join("git/mirror")
+    }
+}
+
+/// Git alone, for what a pass does not show.
+pub fn git(folder: &Path, address: &str, reference: &str) -> Git {
+    git_with(folder, address, reference, Credentials::default(), LONG)
+}
+
+pub fn git_with(folder: &Path, address: &str, reference: &str, credentials: Credentials, deadline: Duration) -> Git {
+    let settings = git::Settings {
+        program: worker_program(),
+        worker_arguments: Vec::new(),
+        folder: folder.join("git"),
+        address: address.parse().unwrap(),
+        reference: reference.parse().unwrap(),
+        credentials,
+        fetch_deadline: deadline,
+        request_deadline: deadline,
+        transfer_bytes_max: 10 << 20,
+    };
+    Git::new(settings, Control::new())
+}
+
+pub fn refusal(pass: Pass) -> String {
+    match pass {
+        Pass::Refused(refusal) => refusal.to_string(),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+pub fn retry(pass: Pass) -> String {
+    match pass {
+        Pass::Retry(problem) => problem,
+        other => panic!("expected a retry, got {other:?}"),
+    }
+}
+
+/// Waits until `done` says so.
+pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(started.elapsed() < LONG, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The whole answer to a GET.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A stand-in that answers each HTTP request with what `answer` makes of it, and remembers the requests.
+pub struct Responder {
+    pub address: SocketAddr,
+    pub requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Responder {
+    pub fn start(answer: impl Fn(&str) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = requests.clone();
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                let mut piece = [0; 1024];
+                while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                    match stream.read(&mut piece) {
+                        Ok(count) if count > 0 => request.extend_from_slice(&piece[..count]),
+                        _ => break,
+                    }
+                }
+                let request = String::from_utf8_lossy(&request).into_owned();
+                let reply = answer(&request);
+                log.lock().unwrap().push(request);
+                let _ = stream.write_all(reply.as_bytes());
+            }
+        });
+        Self { address, requests }
+    }
+}
+
+pub fn http(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// A stand-in for the server, which has taken what it is told that it has.
+#[derive(Clone, Default)]
+pub struct FakeServer {
+    taken: Arc<Mutex<Option<(String, Digest)>>>,
+    failed: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl FakeServer {
+    pub fn start(&self) -> String {
+        let server = self.clone();
+        let responder = Responder::start(move |_| http("200 OK", "", &server.page()));
+        format!("http://{}", responder.address)
+    }
+
+    pub fn take(&self, current: &Current) {
+        *self.taken.lock().unwrap() = Some((current.name.to_string(), current.sha256));
+    }
+
+    pub fn fail(&self, model: &str, reason: &str) {
+        self.failed.lock().unwrap().insert(model.to_owned(), reason.to_owned());
+    }
+
+    fn page(&self) -> String {
+        let release = match &*self.taken.lock().unwrap() {
+            Some((name, sha256)) => format!(r#"{{"name":"{name}","sha256":"{sha256}","commit":"-"}}"#),
+            None => "null".to_owned(),
+        };
+        let models: Vec<_> = (self.failed.lock().unwrap().iter())
+            .map(|(name, reason)| {
+                format!(r#"{{"name":"{name}","version":"1.0.0","state":"failed","reason":"{reason}","more":1}}"#)
+            })
+            .collect();
+        format!(r#"{{"release":{release},"models":[{}],"more":{{}}}}"#, models.join(","))
+    }
+}
+
+/// A status as a person would ask for it.
+pub fn status(sidecar: &Sidecar) -> Arc<Status> {
+    sidecar.board().status()
+}

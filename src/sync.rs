@@ -1,0 +1,109 @@
+//! `mainstay sync`: follows a configuration repository.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mainstay_models::EnvironmentName;
+use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings};
+
+use crate::{USAGE, failed, shutdown};
+
+/// Follows a configuration repository and publishes into a store what an environment asks for
+///
+/// Reads `environments/<env>/serving.yaml` and the `models/<name>/<version>/` that it names from one commit, verifies
+/// every byte, and swaps the store's `current` once. A commit that is wrong is refused with file, line and field, and
+/// what was published stays; so it does while the repository cannot be reached.
+///
+/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later. Always: 64 the command line is wrong.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or a folder.
+    #[arg(long, value_name = "URL")]
+    repo: Address,
+
+    /// The branch, tag, full reference or commit to follow.
+    #[arg(long = "ref", value_name = "REF", default_value = "main")]
+    reference: Reference,
+
+    /// The environment to follow.
+    #[arg(long = "env", value_name = "NAME")]
+    environment: EnvironmentName,
+
+    /// The store to publish into; made where there is none.
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+
+    /// Where the mirror of the repository is kept [default: `git` in the store].
+    #[arg(long, value_name = "DIR")]
+    git_dir: Option<PathBuf>,
+
+    /// The time between two looks at the repository, such as 500ms or 1m.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    interval: Duration,
+
+    /// Where operators are answered: /live /ready /status /metrics.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091")]
+    admin: SocketAddr,
+
+    /// The admin address of the server that reads the store: its status is the proof that a release is live.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+
+    /// How many releases before the live one are kept in the store.
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    keep_releases: usize,
+
+    /// File with the token or password for https; read anew at each use.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// File with the private key for ssh.
+    #[arg(long, value_name = "FILE")]
+    ssh_key_file: Option<PathBuf>,
+
+    /// File with the host keys that are trusted for ssh.
+    #[arg(long, value_name = "FILE")]
+    known_hosts_file: Option<PathBuf>,
+
+    /// Make one pass and end, without an admin listener.
+    #[arg(long)]
+    once: bool,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let allowed = Duration::from_millis(10)..=Duration::from_secs(86_400);
+    if allowed.contains(&interval) { Ok(interval) } else { Err("must lie between 10ms and 1day".to_owned()) }
+}
+
+pub fn run(arguments: Arguments) -> ExitCode {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return failed(&error, 1),
+    };
+    let mut settings = Settings::new(arguments.repo, arguments.environment, arguments.store, program);
+    settings.reference = arguments.reference;
+    settings.git_folder = arguments.git_dir;
+    settings.interval = arguments.interval;
+    settings.admin = (!arguments.once).then_some(arguments.admin);
+    settings.server = arguments.server;
+    settings.keep_releases = arguments.keep_releases;
+    settings.once = arguments.once;
+    settings.credentials = Credentials {
+        token_file: arguments.token_file,
+        ssh_key_file: arguments.ssh_key_file,
+        known_hosts_file: arguments.known_hosts_file,
+    };
+    let control = Control::new();
+    let stopped = control.clone();
+    if let Err(error) = shutdown::on_request(move || stopped.stop()) {
+        return failed(&error, 1);
+    }
+    match mainstay_sidecar::run(settings, control) {
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error @ (Error::Server | Error::Ssh)) => failed(&error, USAGE),
+        Err(error) => failed(&error, 2),
+    }
+}

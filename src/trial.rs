@@ -1,0 +1,32 @@
+//! `mainstay trial`: loads and checks one version of a store, for the server that started it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use mainstay_models::{Blob, ReleasedVersion};
+use mainstay_server::reload::{parse_trial_argument, run_trial};
+
+/// Loads and checks one version of a store within limits on memory and processor time.
+///
+/// Exit codes: 0 the version is good, 1 it is not, with the reason on standard output.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[arg(long)]
+    store: PathBuf,
+    #[arg(long, value_parser = parse_trial_argument)]
+    spec: Blob,
+    #[arg(long, value_parser = parse_trial_argument)]
+    artifact: Blob,
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to the server")]
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let version = ReleasedVersion { spec: arguments.spec, artifact: arguments.artifact };
+    match run_trial(&arguments.store, &version) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("{reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
