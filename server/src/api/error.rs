@@ -1,0 +1,146 @@
+//! The one mapping from everything that can go wrong with a request to a status code and an answer.
+//!
+//! What the client reads says whose fault it is and what to do. What only the operator may know goes to
+//! the log, with the request's id, by which the two are brought together.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+
+use super::Body;
+use crate::batch::RunnerError;
+use crate::catalog::PickError;
+use crate::wire::{DecodeError, Detail};
+
+/// An answer that is not the one asked for.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    details: Vec<Detail>,
+    header: Option<(http::HeaderName, HeaderValue)>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    error: &'a str,
+    code: &'a str,
+    details: &'a [Detail],
+    request_id: &'a str,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), details: Vec::new(), header: None }
+    }
+
+    /// An error that passes by itself: the client should ask again after a second.
+    fn passing(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        error.header = Some((RETRY_AFTER, HeaderValue::from_static("1")));
+        error
+    }
+
+    pub(super) fn not_found() -> Self {
+        let message = "there is nothing at this path; predictions are at /predict and /models/{name}/predict";
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn method(method: &Method, allow: &'static str) -> Self {
+        let message = format!("{method} is not answered at this path; use {allow}");
+        let mut error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+        error.header = Some((ALLOW, HeaderValue::from_static(allow)));
+        error
+    }
+
+    pub(super) fn body_too_large(bytes_max: usize) -> Self {
+        let message = format!("the body has more than the {bytes_max} bytes allowed; send it in parts");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
+    pub(super) fn body_lost() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body ended before it was complete")
+    }
+
+    pub(super) fn body_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_slow", "the body did not arrive in time")
+    }
+
+    pub(super) fn content_type() -> Self {
+        let message = "only JSON is read here; send Content-Type: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
+    }
+
+    pub(super) fn content_encoding() -> Self {
+        let message = "compressed bodies are not read here; send the body without Content-Encoding";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
+    }
+
+    /// The server has as many requests at hand as it may.
+    pub fn overloaded() -> Self {
+        Self::passing("overloaded", "the server has as many requests as it can answer; try again in a second")
+    }
+
+    fn internal() -> Self {
+        let message = "the server failed to answer; its operator finds the reason in the log under the request's id";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// The status code of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The answer.
+    pub fn into_response(self, request_id: &str) -> Response<Body> {
+        let Self { status, code, message, details, header } = self;
+        let body = ErrorBody { error: &message, code, details: &details, request_id };
+        let body = serde_json::to_vec(&body).expect("an error has only text and numbers");
+        let mut response = Response::new(Body::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().extend(header);
+        response
+    }
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> Self {
+        let message = error.to_string();
+        match error {
+            DecodeError::Malformed(_) => Self::new(StatusCode::BAD_REQUEST, "malformed", message),
+            DecodeError::TooManyRows { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_rows", message),
+            DecodeError::Invalid(details) => {
+                Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_rows", message) }
+            }
+        }
+    }
+}
+
+impl From<PickError> for ApiError {
+    fn from(error: PickError) -> Self {
+        let message = error.to_string();
+        match error {
+            PickError::Model { .. } => Self::new(StatusCode::NOT_FOUND, "unknown_model", message),
+            PickError::Version { .. } => Self::new(StatusCode::NOT_FOUND, "unknown_version", message),
+            PickError::Empty | PickError::Unloaded { .. } => Self::passing("not_loaded", message),
+        }
+    }
+}
+
+impl From<RunnerError> for ApiError {
+    fn from(error: RunnerError) -> Self {
+        match error {
+            RunnerError::Full => Self::overloaded(),
+            RunnerError::Late => {
+                let message = "the request's deadline passed before the model could run; it was not run";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message)
+            }
+            RunnerError::Failed(_) => Self::internal(),
+        }
+    }
+}

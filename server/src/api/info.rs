@@ -1,0 +1,115 @@
+//! `GET /info`: what is served, from which bytes, trained how, and which commits changed it.
+
+use mainstay_models::spec::{Domain, Feature, Metric, Training};
+use mainstay_models::{Blob, Change, CommitId, ModelName, Version};
+use serde::Serialize;
+
+use crate::catalog::{Catalog, CatalogModel, LoadedVersion};
+
+#[derive(Serialize)]
+struct Info<'a> {
+    server: &'static str,
+    release: Option<Release<'a>>,
+    default: Option<&'a ModelName>,
+    models: Vec<Model<'a>>,
+    changes: &'a [Change],
+}
+
+#[derive(Serialize)]
+struct Release<'a> {
+    name: String,
+    commit: &'a CommitId,
+    sha256: String,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    name: &'a ModelName,
+    stable: Option<&'a Version>,
+    commit: Option<&'a CommitId>,
+    versions: Vec<VersionInfo<'a>>,
+}
+
+#[derive(Serialize)]
+struct VersionInfo<'a> {
+    version: &'a Version,
+    description: &'a str,
+    artifact: Blob,
+    spec: Blob,
+    features: Vec<FeatureInfo<'a>>,
+    classes: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f32>,
+    training: &'a Training,
+    metrics: &'a [Metric],
+}
+
+#[derive(Serialize)]
+struct FeatureInfo<'a> {
+    name: &'a str,
+    description: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range: Option<[f32; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    categories: Option<&'a [String]>,
+    required: bool,
+}
+
+/// The info of `catalog` as JSON.
+pub(super) fn render(catalog: &Catalog) -> Vec<u8> {
+    let info = Info {
+        server: concat!("mainstay ", env!("CARGO_PKG_VERSION")),
+        release: catalog.release.as_ref().map(|release| Release {
+            name: release.name.to_string(),
+            commit: &release.name.commit,
+            sha256: release.sha256.to_string(),
+        }),
+        default: catalog.default.as_ref(),
+        models: catalog.models.iter().map(|(name, model)| Model::of(name, model)).collect(),
+        changes: &catalog.changes,
+    };
+    serde_json::to_vec_pretty(&info).expect("an info has finite numbers and text keys")
+}
+
+impl<'a> Model<'a> {
+    fn of(name: &'a ModelName, model: &'a CatalogModel) -> Self {
+        let versions = model.versions.values().map(|version| VersionInfo::of(version)).collect();
+        Self { name, stable: model.stable.as_ref(), commit: model.commit.as_ref(), versions }
+    }
+}
+
+impl<'a> VersionInfo<'a> {
+    fn of(version: &'a LoadedVersion) -> Self {
+        let spec = &version.spec;
+        Self {
+            version: &spec.version,
+            description: &spec.description,
+            artifact: version.blobs.artifact,
+            spec: version.blobs.spec,
+            features: spec.input.features.iter().map(FeatureInfo::of).collect(),
+            classes: &spec.output.label.classes,
+            threshold: spec.output.threshold,
+            training: &spec.training,
+            metrics: &spec.metrics,
+        }
+    }
+}
+
+impl<'a> FeatureInfo<'a> {
+    fn of(feature: &'a Feature) -> Self {
+        let (range, categories) = match &feature.domain {
+            Domain::Number { min, max } => (Some([*min, *max]), None),
+            Domain::Category(categories) => (None, Some(categories.as_slice())),
+        };
+        Self {
+            name: &feature.name,
+            description: &feature.description,
+            unit: feature.unit.as_deref(),
+            range,
+            categories,
+            required: feature.default.is_none(),
+        }
+    }
+}

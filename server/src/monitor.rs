@@ -1,0 +1,228 @@
+//! What the server counts, and how Prometheus reads it.
+//!
+//! The handles of one version are made once, when it is loaded: counting in a request is an atomic
+//! addition and takes no lock.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use mainstay_models::spec::Domain;
+use mainstay_models::{ModelName, ModelSpec, Version};
+use ndarray::ArrayView2;
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// Upper bounds of the latency histogram in seconds: from 50 µs, where small models answer, to the deadline of a request.
+const LATENCY_BUCKETS_S: [f64; 18] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_35, 0.000_5, 0.000_75, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 5.0, 30.0,
+];
+
+/// Stands in the labels `model` and `version` of a request that names none that there is.
+const NONE: &str = "";
+
+/// All metrics of the server. One per process, shared.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    latency_s: HistogramVec,
+    rows: IntCounterVec,
+    out_of_range: IntCounterVec,
+    /// Prediction requests that are being answered.
+    pub in_flight: IntGauge,
+    reloads: IntCounterVec,
+    reload_s: Histogram,
+    release_age_s: Gauge,
+    released: std::sync::Mutex<Option<Instant>>,
+}
+
+/// The handles of one version of one model.
+#[derive(Debug)]
+pub struct VersionMetrics {
+    ok: IntCounter,
+    latency_s: Histogram,
+    rows: IntCounter,
+    /// One per feature, in the model's order.
+    out_of_range: Vec<IntCounter>,
+}
+
+/// How a version's loading went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// The version is live.
+    Loaded,
+    /// It failed its checks, and what was live before stays.
+    Failed,
+}
+
+impl Metrics {
+    /// Metrics that all stand at zero; `library` is the file name of ONNX Runtime's.
+    pub fn new(library: &str) -> Self {
+        let registry = Registry::new();
+        let version_labels = ["model", "version"];
+        let requests = IntCounterVec::new(
+            Opts::new("mainstay_requests_total", "Prediction requests answered, by model, version and HTTP status."),
+            &["model", "version", "code"],
+        );
+        let latency_s = HistogramVec::new(
+            HistogramOpts::new(
+                "mainstay_request_duration_seconds",
+                "Time from a prediction request's head to its answer, of requests that were answered with 200.",
+            )
+            .buckets(LATENCY_BUCKETS_S.to_vec()),
+            &version_labels,
+        );
+        let rows = IntCounterVec::new(Opts::new("mainstay_rows_total", "Rows predicted."), &version_labels);
+        let out_of_range = IntCounterVec::new(
+            Opts::new(
+                "mainstay_out_of_range_total",
+                "Values received outside their feature's training range; they are served.",
+            ),
+            &["model", "version", "feature"],
+        );
+        let in_flight = IntGauge::new("mainstay_requests_in_flight", "Prediction requests being answered.");
+        let reloads = IntCounterVec::new(
+            Opts::new("mainstay_reloads_total", "Attempts to load a model version from a release, by outcome."),
+            &["outcome"],
+        );
+        let reload_s = Histogram::with_opts(
+            HistogramOpts::new("mainstay_reload_duration_seconds", "Time from seeing a release to serving it.")
+                .buckets(vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
+        );
+        let release_age_s =
+            Gauge::new("mainstay_release_age_seconds", "Time since the last release went live; 0 before the first.");
+        let build = GaugeVec::new(
+            Opts::new("mainstay_build_info", "Constant 1; the labels say what is running."),
+            &["version", "onnxruntime_library"],
+        );
+        let valid = "the metrics' names, labels and buckets are valid and stand once";
+        let (build, in_flight, reload_s) = (build.expect(valid), in_flight.expect(valid), reload_s.expect(valid));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), library]).set(1.0);
+        let metrics = Self {
+            requests: requests.expect(valid),
+            latency_s: latency_s.expect(valid),
+            rows: rows.expect(valid),
+            out_of_range: out_of_range.expect(valid),
+            reloads: reloads.expect(valid),
+            release_age_s: release_age_s.expect(valid),
+            released: std::sync::Mutex::new(None),
+            in_flight,
+            reload_s,
+            registry,
+        };
+        for outcome in [ReloadOutcome::Loaded, ReloadOutcome::Failed] {
+            metrics.reloads.with_label_values(&[outcome.label()]);
+        }
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(metrics.requests.clone()),
+            Box::new(metrics.latency_s.clone()),
+            Box::new(metrics.rows.clone()),
+            Box::new(metrics.out_of_range.clone()),
+            Box::new(metrics.in_flight.clone()),
+            Box::new(metrics.reloads.clone()),
+            Box::new(metrics.reload_s.clone()),
+            Box::new(metrics.release_age_s.clone()),
+            Box::new(build),
+        ];
+        for collector in collectors {
+            metrics.registry.register(collector).expect(valid);
+        }
+        metrics
+    }
+
+    /// The handles of the version that `spec` describes.
+    pub fn version(&self, spec: &ModelSpec) -> VersionMetrics {
+        let (model, version) = (spec.name.as_str(), spec.version.to_string());
+        let labels = [model, version.as_str()];
+        let out_of_range = |feature: &str| self.out_of_range.with_label_values(&[model, version.as_str(), feature]);
+        VersionMetrics {
+            ok: self.requests.with_label_values(&[model, version.as_str(), "200"]),
+            latency_s: self.latency_s.with_label_values(&labels),
+            rows: self.rows.with_label_values(&labels),
+            out_of_range: spec.input.features.iter().map(|feature| out_of_range(&feature.name)).collect(),
+        }
+    }
+
+    /// Drops the series of a version that is no longer served, so that a server that lives through many versions does not grow.
+    pub fn forget(&self, spec: &ModelSpec) {
+        let (model, version) = (spec.name.as_str(), spec.version.to_string());
+        // A series that was never counted is no error.
+        let _ = self.latency_s.remove_label_values(&[model, version.as_str()]);
+        let _ = self.rows.remove_label_values(&[model, version.as_str()]);
+        for feature in &spec.input.features {
+            let _ = self.out_of_range.remove_label_values(&[model, version.as_str(), &feature.name]);
+        }
+        for family in self.requests.collect() {
+            for metric in family.get_metric() {
+                let value = |name: &str| metric.get_label().iter().find(|l| l.name() == name).map(|l| l.value());
+                if value("model") == Some(model) && value("version") == Some(&version) {
+                    let _ =
+                        self.requests.remove_label_values(&[model, version.as_str(), value("code").unwrap_or(NONE)]);
+                }
+            }
+        }
+    }
+
+    /// Counts a request that was not answered with 200; `version` is none where the request named none that there is.
+    pub fn refused(&self, version: Option<(&ModelName, &Version)>, status: http::StatusCode) {
+        let (model, version) = version.map_or((NONE, NONE.to_owned()), |(m, v)| (m.as_str(), v.to_string()));
+        self.requests.with_label_values(&[model, version.as_str(), status.as_str()]).inc();
+    }
+
+    /// Counts the loading of a version.
+    pub fn reloaded(&self, outcome: ReloadOutcome) {
+        self.reloads.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// Notes that a release went live now, `took` after it was seen.
+    pub fn released(&self, took: Duration) {
+        self.reload_s.observe(took.as_secs_f64());
+        *self.released.lock().expect("no panic while the lock is held") = Some(Instant::now());
+    }
+
+    /// All metrics in Prometheus's text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let released = *self.released.lock().expect("no panic while the lock is held");
+        self.release_age_s.set(released.map_or(0.0, |at| at.elapsed().as_secs_f64()));
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("our metrics have valid names and values")
+    }
+}
+
+impl VersionMetrics {
+    /// Counts the values of `rows` that lie outside their feature's training range.
+    pub fn received(&self, spec: &ModelSpec, rows: &ArrayView2<'_, f32>) {
+        for ((column, feature), counter) in rows.columns().into_iter().zip(&spec.input.features).zip(&self.out_of_range)
+        {
+            if let Domain::Number { min, max } = feature.domain {
+                let outside = column.iter().filter(|value| !(min..=max).contains(value)).count();
+                if outside > 0 {
+                    counter.inc_by(outside as u64);
+                }
+            }
+        }
+    }
+
+    /// Counts a request of `rows` that was answered after `took`.
+    pub fn answered(&self, rows: usize, took: Duration) {
+        self.ok.inc();
+        self.latency_s.observe(took.as_secs_f64());
+        self.rows.inc_by(rows as u64);
+    }
+}
+
+impl ReloadOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Seconds since 1970, for people and dashboards; never for ordering.
+pub(crate) fn unix_now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,137 @@
+//! A trial: a new version is loaded and checked in a child process first.
+//!
+//! A model can make ONNX Runtime crash, hang or take all memory. In the child that costs a log line.
+
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::engine::{Engine, Runtime};
+
+/// How long a trial may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How much processor time a trial may use, in seconds: less than its time, so that a busy loop ends by itself.
+const CPU_S_MAX: u64 = 50;
+/// How much address space a trial may use. ONNX Runtime maps some 200 MB before it holds a model.
+const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// The longest reason that is taken from a trial.
+const REASON_BYTES_MAX: u64 = 4096;
+/// How often a running trial is looked at. A child's end gives no event that the standard library can wait for with a deadline.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// Runs trials with one program.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The program: this one, whose subcommand `trial` calls [`run`].
+    pub program: PathBuf,
+}
+
+/// Why a version did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The child could not be started or waited for.
+    #[error("cannot run the trial of the version in a child process")]
+    Start(#[source] std::io::Error),
+    /// The version is not what its card says.
+    #[error("{0}")]
+    Refused(String),
+    /// The version took too long.
+    #[error("the version was not loaded and checked within {} s", TIMEOUT.as_secs())]
+    Late,
+    /// The child died: the version makes ONNX Runtime crash or exceeds the trial's memory.
+    #[error("loading the version in a child process ended it ({how}): the model file crashes the runtime, or needs more than {} MiB", MEMORY_BYTES_MAX >> 20)]
+    Died {
+        /// The child's exit status.
+        how: String,
+    },
+}
+
+impl Trial {
+    /// Loads and checks `version` of the store at `store` in a child process.
+    pub fn check(&self, store: &Path, version: &ReleasedVersion) -> Result<(), TrialError> {
+        let mut child = Command::new(&self.program)
+            .arg("trial")
+            .arg("--store")
+            .arg(store)
+            .args(["--spec", &argument(&version.spec), "--artifact", &argument(&version.artifact)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(TrialError::Start)?;
+        let deadline = Instant::now() + TIMEOUT;
+        let status = loop {
+            match child.try_wait().map_err(TrialError::Start)? {
+                Some(status) => break status,
+                None if Instant::now() >= deadline => {
+                    end(child);
+                    return Err(TrialError::Late);
+                }
+                None => std::thread::sleep(GLANCE),
+            }
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let mut reason = String::new();
+        let stdout = child.stdout.take().expect("the child's standard output is a pipe");
+        // What cannot be read of a dead child's last words is left out.
+        let _ = stdout.take(REASON_BYTES_MAX).read_to_string(&mut reason);
+        match status.code() {
+            Some(1) if !reason.is_empty() => Err(TrialError::Refused(reason.trim().to_owned())),
+            _ => Err(TrialError::Died { how: status.to_string() }),
+        }
+    }
+}
+
+fn end(mut child: Child) {
+    // A child that ended meanwhile cannot be killed; either way it is to be waited for.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A blob as an argument of the subcommand `trial`.
+fn argument(blob: &Blob) -> String {
+    format!("{}:{}", blob.sha256, blob.size_bytes)
+}
+
+/// Reads what [`Trial::check`] writes as an argument.
+pub fn parse_argument(text: &str) -> Result<Blob, String> {
+    let blob = || {
+        let (sha256, size_bytes) = text.split_once(':')?;
+        Some(Blob { sha256: sha256.parse().ok()?, size_bytes: size_bytes.parse().ok()? })
+    };
+    blob().ok_or_else(|| "write <sha256>:<size in bytes>".to_owned())
+}
+
+/// The child's part: limits itself, then loads and checks the version. The error is one line for `/status`.
+pub fn run(store: &Path, version: &ReleasedVersion) -> Result<(), String> {
+    let limit = |maximum| Rlimit { current: Some(maximum), maximum: Some(maximum) };
+    for (resource, maximum) in [(Resource::As, MEMORY_BYTES_MAX), (Resource::Cpu, CPU_S_MAX), (Resource::Core, 0)] {
+        setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
+    }
+    let reader = Reader::new(store);
+    let text = reader.blob(&version.spec).map_err(|e| super::sentence(&e))?;
+    let spec = ModelSpec::parse("model.yaml", &text).map_err(|e| e.to_string())?;
+    let artifact = reader.blob(&version.artifact).map_err(|e| super::sentence(&e))?;
+    let runtime = Runtime::load().map_err(|e| super::sentence(&e))?;
+    load(&runtime, &artifact, &spec, NonZeroUsize::MIN).map(|_| ())
+}
+
+/// Loads a version, holds it against its card, and warms it. The error is one line for people.
+pub(super) fn load(
+    runtime: &Runtime,
+    artifact: &[u8],
+    spec: &ModelSpec,
+    sessions: NonZeroUsize,
+) -> Result<Engine, String> {
+    let engine = Engine::load(runtime, artifact, spec, sessions).map_err(|e| super::sentence(&e))?;
+    engine.check_golden(spec).map_err(|e| super::sentence(&e))?;
+    engine.warm(spec).map_err(|e| super::sentence(&e))?;
+    Ok(engine)
+}

@@ -1,0 +1,96 @@
+//! A record in the query of a URL: the dialect of a browser's address bar and of an HTML form.
+
+use std::borrow::Cow;
+
+use ndarray::Array2;
+use percent_encoding::percent_decode_str;
+
+use super::{Cell, DecodeError, RowsBuilder, Signature};
+use mainstay_models::spec::Domain;
+
+/// The one row that `query` (without `?`) asks about, and the version that it names.
+///
+/// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
+pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeError> {
+    let mut rows = RowsBuilder::new(signature, 1);
+    rows.begin_row();
+    for (name, value) in parameters(query) {
+        if name == "version" {
+            continue;
+        }
+        let column = signature.column_of.get(name.as_ref());
+        let is_number = column.is_some_and(|&c| matches!(signature.features[c].domain, Domain::Number { .. }));
+        let cell = match value.trim().parse::<f64>() {
+            Ok(number) if is_number => Cell::Number(number),
+            _ => Cell::Text(&value),
+        };
+        rows.set_named(&name, &cell);
+    }
+    rows.end_row();
+    rows.finish()
+}
+
+/// The value of the parameter `name`, where the query has it.
+pub fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    parameters(query).find(|(key, _)| key == name).map(|(_, value)| value)
+}
+
+/// Names and values of a query, decoded as HTML forms encode them (WHATWG URL, application/x-www-form-urlencoded).
+fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(value))
+    })
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
+    }
+    percent_decode_str(text).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::test_signatures::shipped;
+
+    #[test]
+    fn an_address_bar_is_enough() {
+        let expected = ndarray::array![[5.1, 3.5, 1.1, 0.2]];
+        for query in [
+            "sepal length (cm)=5.1&sepal width (cm)=3.5&petal length (cm)=1.1&petal width (cm)=0.2",
+            "sepal+length+%28cm%29=5.1&sepal%20width%20(cm)=3.5&petal+length+(cm)=+1.1&petal+width+(cm)=.2&version=1.0.0&",
+        ] {
+            assert_eq!(decode(&shipped("iris"), query).unwrap(), expected);
+        }
+        assert_eq!(parameter("a=1&version=1.0.0%2Dx", "version").as_deref(), Some("1.0.0-x"));
+        assert_eq!(parameter("a=1", "version"), None);
+    }
+
+    #[test]
+    fn what_is_no_number_is_named() {
+        let base = "sepal length (cm)=5.1&sepal width (cm)=3.5&petal length (cm)=1.1&petal width (cm)=";
+        for (value, got) in
+            [("NaN", "NaN"), ("inf", "inf"), ("1e39", ""), ("x", "the text \"x\""), ("", "the text \"\"")]
+        {
+            let Err(DecodeError::Invalid(details)) = decode(&shipped("iris"), &format!("{base}{value}")) else {
+                panic!("{value} was taken")
+            };
+            assert_eq!(details[0].feature, "petal width (cm)");
+            assert!(got.is_empty() || details[0].got == got, "{details:?}");
+        }
+        let Err(DecodeError::Invalid(details)) = decode(&shipped("iris"), "") else { panic!("nothing was taken") };
+        assert_eq!(details.len(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_makes_the_decoder_panic(query in "\\PC{0,60}") {
+            let _ = decode(&shipped("iris"), &query);
+        }
+    }
+}

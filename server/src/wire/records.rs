@@ -1,0 +1,399 @@
+//! JSON records keyed by feature name: the dialect of `POST /predict`.
+//!
+//! A body is a list of records, one record, or `{"instances": […]}` around a list; a record may also be
+//! a list of values in the order of the model's features. Values go straight into the rows: no JSON
+//! document is built in between, so that a body costs no more memory than its rows.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use ndarray::Array2;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{Cell, DecodeError, RowsBuilder, Signature};
+
+/// The rows that `body` asks about, one float32 per feature, at most `rows_max` of them.
+pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+    let state = RefCell::new(State { rows: RowsBuilder::new(signature, rows_max), feature: None, too_many: false });
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = Body(&state).deserialize(&mut json).and_then(|()| json.end());
+    let mut state = state.into_inner();
+    match parsed {
+        Ok(()) => state.rows.finish(),
+        Err(_) if state.too_many => Err(DecodeError::TooManyRows { rows_max }),
+        Err(error) => match (non_finite_at(body, &error), state.feature) {
+            // Not JSON, but what several JSON writers write for a float that is no number: say which value it is.
+            (Some(literal), Some(column)) => {
+                let name = signature.features[column].name.clone();
+                state.rows.fault(name, signature.expected(column), literal.to_owned());
+                Err(DecodeError::Invalid(state.rows.details))
+            }
+            _ => Err(DecodeError::Malformed(format!("the body is not a list of records as JSON: {error}"))),
+        },
+    }
+}
+
+/// The literal `NaN`, `Infinity` or `-Infinity` at which parsing stopped.
+fn non_finite_at(body: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+    let line = body.split(|byte| *byte == b'\n').nth(error.line().checked_sub(1)?)?;
+    // The column counts the bytes read, up to the one or two that were not expected.
+    let starts = (1..=2).filter_map(|back| line.get(error.column().checked_sub(back)?..));
+    starts
+        .flat_map(|rest| ["NaN", "Infinity", "-Infinity"].into_iter().filter(move |l| rest.starts_with(l.as_bytes())))
+        .next()
+}
+
+struct State<'s> {
+    rows: RowsBuilder<'s>,
+    /// The column whose value is being read.
+    feature: Option<usize>,
+    too_many: bool,
+}
+
+impl State<'_> {
+    fn begin_row<E: Error>(&mut self) -> Result<(), E> {
+        self.too_many = !self.rows.begin_row();
+        if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
+    }
+}
+
+type Shared<'a, 's> = &'a RefCell<State<'s>>;
+
+/// The whole body.
+struct Body<'a, 's>(Shared<'a, 's>);
+
+impl<'de> DeserializeSeed<'de> for Body<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Body<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of records, one record, or {\"instances\": [records]}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        Instances(self.0).visit_seq(list)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let first = map.next_key::<Key>()?;
+        let wrapped = first.as_ref().is_some_and(|key| {
+            key.0 == "instances" && !self.0.borrow().rows.signature.column_of.contains_key("instances")
+        });
+        if !wrapped {
+            return read_record(self.0, map, first);
+        }
+        map.next_value_seed(Instances(self.0))?;
+        // KServe's V1 protocol allows `parameters` beside the instances; no model of ours takes any.
+        while let Some(key) = map.next_key::<Key>()? {
+            if key.0 != "parameters" {
+                return Err(A::Error::custom(format_args!("`{}` beside `instances`", super::excerpt(&key.0))));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
+/// A list of records.
+struct Instances<'a, 's>(Shared<'a, 's>);
+
+impl<'de> DeserializeSeed<'de> for Instances<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Instances<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Record(self.0))?.is_some() {}
+        Ok(())
+    }
+}
+
+/// One record: an object keyed by feature name, or a list in the features' order.
+struct Record<'a, 's>(Shared<'a, 's>);
+
+impl<'de> DeserializeSeed<'de> for Record<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Record<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record {\"feature\": value, …}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let first = map.next_key::<Key>()?;
+        read_record(self.0, map, first)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        self.0.borrow_mut().begin_row()?;
+        let columns = self.0.borrow().rows.signature.features.len();
+        for column in 0..columns {
+            if list.next_element_seed(Value { state: self.0, target: Target::Column(column) })?.is_none() {
+                break;
+            }
+        }
+        if list.next_element::<IgnoredAny>()?.is_some() {
+            let mut state = self.0.borrow_mut();
+            let names = state.rows.signature.names();
+            state.rows.fault(format!("[{columns}]"), names, format!("more than {columns} values"));
+            drop(state);
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+        }
+        self.0.borrow_mut().rows.end_row();
+        Ok(())
+    }
+}
+
+fn read_record<'de, A: MapAccess<'de>>(state: Shared<'_, '_>, mut map: A, first: Option<Key>) -> Result<(), A::Error> {
+    state.borrow_mut().begin_row()?;
+    let mut key = first;
+    while let Some(Key(name)) = key {
+        map.next_value_seed(Value { state, target: Target::Named(&name) })?;
+        key = map.next_key()?;
+    }
+    state.borrow_mut().rows.end_row();
+    Ok(())
+}
+
+/// A record's key. Owned, since a key with escapes has no text of its own in the body.
+#[derive(serde::Deserialize)]
+struct Key(String);
+
+/// Where a value belongs.
+enum Target<'n> {
+    Named(&'n str),
+    Column(usize),
+}
+
+/// One value, which goes into the row at hand.
+struct Value<'a, 's, 'n> {
+    state: Shared<'a, 's>,
+    target: Target<'n>,
+}
+
+impl Value<'_, '_, '_> {
+    fn set(self, cell: &Cell<'_>) {
+        let rows = &mut self.state.borrow_mut().rows;
+        match self.target {
+            Target::Named(name) => rows.set_named(name, cell),
+            Target::Column(column) => rows.set(column, cell),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_, '_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        {
+            let mut state = self.state.borrow_mut();
+            state.feature = match self.target {
+                Target::Named(name) => state.rows.signature.column_of.get(name).copied(),
+                Target::Column(column) => Some(column),
+            };
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_, '_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.set(&Cell::Number(number));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.set(&Cell::Number(number as f64));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.set(&Cell::Number(number as f64));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.set(&Cell::Text(text));
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.set(&Cell::Other(if value { "true" } else { "false" }));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.set(&Cell::Other("null"));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        self.set(&Cell::Other("a list"));
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        self.set(&Cell::Other("an object"));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::Detail;
+    use crate::wire::test_signatures::shipped;
+
+    const FIRST_REQUEST: &str = r#"[
+        {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": 0.2},
+        {"petal width (cm)": 1.8, "sepal length (cm)": 6.3, "sepal width (cm)": 2.9, "petal length (cm)": 6}]"#;
+
+    fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
+        decode(&shipped("iris"), body.as_bytes(), 100)
+    }
+
+    fn details(body: &str) -> Vec<Detail> {
+        match iris(body) {
+            Err(DecodeError::Invalid(details)) => details,
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn records_in_every_form_give_the_same_rows() {
+        let rows = iris(FIRST_REQUEST).unwrap();
+        assert_eq!(rows, ndarray::array![[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6.0, 1.8]]);
+        assert_eq!(iris(&format!(r#"{{"instances": {FIRST_REQUEST}, "parameters": {{"a": [1]}}}}"#)).unwrap(), rows);
+        assert_eq!(iris(r#"{"instances": [[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6, 1.8]]}"#).unwrap(), rows);
+        let one = FIRST_REQUEST.split_inclusive('}').next().unwrap().trim_start_matches('[');
+        assert_eq!(iris(one).unwrap(), rows.slice(ndarray::s![..1, ..]));
+        assert_eq!(iris(&one.replace("sepal", "\\u0073epal")).unwrap().nrows(), 1);
+    }
+
+    #[test]
+    fn a_category_travels_as_its_index() {
+        let row = |kind: &str| {
+            let body = format!(
+                r#"{{"type": {kind}, "air temperature [K]": 300, "process temperature [K]": 310,
+                   "rotational speed [rpm]": 1500, "torque [Nm]": 40, "tool wear [min]": 0}}"#
+            );
+            decode(&shipped("pred-main"), body.as_bytes(), 1)
+        };
+        assert_eq!(row(r#""L""#).unwrap()[[0, 0]], 0.0);
+        assert_eq!(row(r#""H""#).unwrap()[[0, 0]], 2.0);
+        for bad in [r#""X""#, "0", "null"] {
+            let Err(DecodeError::Invalid(details)) = row(bad) else { panic!("{bad}") };
+            assert_eq!((details[0].feature.as_str(), details[0].expected.as_str()), ("type", "one of L, M, H"));
+        }
+    }
+
+    #[test]
+    fn every_fault_names_its_row_and_feature() {
+        let body = FIRST_REQUEST.replace("\"petal width (cm)\": 0.2", "\"petal wdith (cm)\": 0.2");
+        let shown: Vec<_> = details(&body).into_iter().map(|d| (d.row, d.feature, d.got)).collect();
+        assert_eq!(
+            shown,
+            [
+                (0, "petal wdith (cm)".to_owned(), "an unknown feature".to_owned()),
+                (0, "petal width (cm)".to_owned(), "nothing".to_owned())
+            ]
+        );
+        for (value, got) in [
+            ("\"1.8\"", "the text \"1.8\""),
+            ("null", "null"),
+            ("true", "true"),
+            ("[1.8]", "a list"),
+            ("{\"a\": 1}", "an object"),
+            ("1e39", "1e39"),
+            ("NaN", "NaN"),
+            ("Infinity", "Infinity"),
+            ("-Infinity", "-Infinity"),
+        ] {
+            let details = details(&FIRST_REQUEST.replace("1.8", value));
+            assert_eq!((details[0].row, details[0].feature.as_str()), (1, "petal width (cm)"), "{value}");
+            assert!(details[0].expected.starts_with("a finite number, usually 0.1 to 2.5 cm"), "{value}");
+            if got != "1e39" {
+                assert_eq!(details[0].got, got);
+            }
+        }
+        assert_eq!(details(r#"{"petal width (cm)": 1, "petal width (cm)": 2}"#)[0].got, "it twice");
+        assert_eq!(details("[[1, 2, 3, 4, 5, 6]]")[0].got, "more than 4 values");
+        assert_eq!(details("[[1, 2, 3]]")[0].feature, "petal width (cm)");
+        assert_eq!(details("[{}, {}, {}, {}, {}, {}, {}]").len(), 20);
+    }
+
+    #[test]
+    fn what_is_not_a_list_of_records_is_malformed() {
+        for body in
+            ["", "[", "[{}", "null", "1", "\"a\"", "[1]", "[null]", "[]", "{\"instances\": {}}", "[{}] []", "[{},]"]
+                .into_iter()
+                .chain(["{\"instances\": [], \"extra\": 1}", "[{\"sepal length (cm)\": 1e400}]", "[{\"a\": NaN}]"])
+        {
+            assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
+        }
+        assert!(matches!(iris(&"[".repeat(100_000)), Err(DecodeError::Malformed(_))));
+        let deep = format!("[{{\"sepal length (cm)\": {}{}}}]", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(iris(&deep), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn rows_beyond_the_limit_are_refused() {
+        let body = format!("[{}]", vec!["[1,2,3,4]"; 101].join(","));
+        assert_eq!(iris(&body), Err(DecodeError::TooManyRows { rows_max: 100 }));
+        assert_eq!(iris(&body.replacen("[1,2,3,4],", "", 1)).unwrap().nrows(), 100);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_decoder_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&shipped("iris"), &body, 3);
+        }
+
+        #[test]
+        fn no_almost_right_body_makes_the_decoder_panic(body in "[\\[\\]{}:, 0-9.eE\"NanIfity-]{0,60}") {
+            let _ = iris(&body);
+        }
+
+        #[test]
+        fn rows_arrive_in_order_and_unchanged(rows in prop::collection::vec(any::<[i16; 4]>(), 1..20)) {
+            let body = serde_json::to_vec(&rows).unwrap();
+            let decoded = decode(&shipped("iris"), &body, 20).unwrap();
+            let expected: Vec<f32> = rows.iter().flatten().map(|v| f32::from(*v)).collect();
+            prop_assert_eq!(decoded.into_raw_vec_and_offset().0, expected);
+        }
+    }
+}
