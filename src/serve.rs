@@ -20,7 +20,7 @@ Every setting can stand in a TOML file (--config), in the environment (MAINSTAY_
 
   mainstay serve                                        the shipped models, on port 5000
   mainstay serve --store /models --config serve.toml    what the store asks for, as it changes
-  curl 'localhost:5000/predict?sepal length (cm)=5.1&sepal width (cm)=3.5&petal length (cm)=1.4&petal width (cm)=0.2'
+  curl localhost:5000/predict -d '[[5.1, 3.5, 1.4, 0.2]]'
 
 SIGTERM or Ctrl-C: readiness fails, the requests at hand are answered, then the program ends.
 Exit codes: 0 stopped as told, 1 cannot serve, 64 the settings are wrong.";

@@ -619,3 +619,100 @@ fn check_labels(labels: &[String]) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = include_str!("../iris/1.0.0/model.yaml");
+
+    fn parse(text: &str) -> Result<ModelSpec, YamlError> {
+        ModelSpec::parse("models/iris/1.0.0/model.yaml", text.as_bytes())
+    }
+
+    #[test]
+    fn a_card_is_read_whole() {
+        let spec = parse(GOOD).unwrap();
+        assert_eq!((spec.name.as_str(), spec.version.to_string().as_str()), ("iris", "1.0.0"));
+        assert_eq!(spec.input.features[3].name, "petal width (cm)");
+        assert_eq!(spec.input.features[3].domain, Domain::Number { min: 0.1, max: 2.5 });
+        assert_eq!(spec.output.label.classes, ["setosa", "versicolor", "virginica"]);
+        assert_eq!(spec.golden.rows[1].features, [6.3, 2.9, 6.3, 1.8]);
+        assert_eq!(spec.profile.classes.iter().map(|class| class.count).sum::<u64>(), spec.training.data.rows);
+    }
+
+    #[test]
+    fn every_refusal_names_file_line_and_field() {
+        for (from, to, expected) in [
+            ("unit: cm", "units: cm", "14: input.features[0].units: unknown field `units`"),
+            ("mainstay/v1", "mainstay/v2", "1: apiVersion: `mainstay/v2` is not known"),
+            ("name: iris\n", "name: Iris\n", "2: name: `Iris` is not a name"),
+            ("version: 1.0.0", "version: 1.0", "3: version: `1.0` is not a version"),
+            ("file: model.onnx", "file: ../model.onnx", "6: artifact.file: names no file beside"),
+            ("sha256: c9cae", "sha256: C9cae", "7: artifact.sha256: not a sha256"),
+            ("size_bytes: 71528", "size_bytes: 0", "8: artifact.size_bytes: is 0"),
+            ("range: [4.3, 7.9]", "range: [7.9, 4.3]", "15: input.features[0].range: is not [least, greatest]"),
+            ("      range: [4.3, 7.9]\n", "", "12: input.features[0]: needs either `range` or `categories`"),
+            ("example: 5.1", "example: long", "16: input.features[0].example: is not a finite number"),
+            ("example: 5.1", "example: .nan", "16: input.features[0].example: non-finite float `.nan`"),
+            ("sepal width (cm)", "sepal length (cm)", "17: input.features[1].name: stands twice"),
+            ("classes: [setosa, versicolor", "classes: [setosa, setosa", "output.label.classes: has an entry twice"),
+            ("tolerance: 1.0e-05", "tolerance: 0", "golden.tolerance: must be above 0"),
+            ("features: [5.1, 3.5, 1.1, 0.2]", "features: [5.1, 3.5, 1.1]", "golden.rows[0].features: must have 4"),
+            ("0.2], label: 0", "0.2], label: 3", "golden.rows[0].label: must be below 3"),
+            ("probability: [1.0, 0.0, 0.0]", "probability: [1.5, 0.0, 0.0]", "golden.rows[0].probability: must have 3"),
+            ("gate: 0.93", "gate: high", "metrics[0].gate: "),
+            ("seed: 20240601", "seed: -1", "training.seed: "),
+            ("  threshold: 2\n", "", "output.threshold: is for models of two classes"),
+        ] {
+            // The one case that adds a line instead of changing one.
+            let text = match from.strip_prefix("  threshold") {
+                Some(_) => GOOD.replacen("training:\n", &format!("{from}training:\n"), 1),
+                None => GOOD.replacen(from, to, 1),
+            };
+            assert_ne!(text, GOOD, "{from}");
+            let message = parse(&text).expect_err(from).to_string();
+            assert!(message.starts_with("models/iris/1.0.0/model.yaml:"), "{message}");
+            assert!(message.contains(expected), "{message}\n  should contain {expected}");
+        }
+    }
+
+    #[test]
+    fn categories_are_texts_and_an_example_is_one_of_them() {
+        let categories = |example: &str| {
+            let feature = format!("categories: [S, M]\n      example: {example}");
+            parse(&GOOD.replacen("range: [4.3, 7.9]\n      example: 5.1", &feature, 1))
+        };
+        let problem = |example| categories(example).unwrap_err().to_string();
+        assert!(problem("X").contains("input.features[0].example: is not one of S, M"));
+        assert!(problem("1").contains("put a category that looks like a number in quotes"));
+        // The profile of the feature still has a number's histogram.
+        assert!(problem("M").contains("profile.features[0]: needs the feature's `categories`"));
+    }
+
+    #[test]
+    fn a_default_makes_a_feature_optional() {
+        let spec = parse(&GOOD.replacen("example: 5.1", "example: 5.1\n      default: 5.8", 1)).unwrap();
+        assert_eq!(spec.input.features[0].default, Some(5.8));
+        assert_eq!(spec.input.features[1].default, None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_damaged_card_is_refused_or_still_right_but_never_a_panic(
+            at in any::<prop::sample::Index>(), length in 0usize..40, instead in "[ -~\n]{0,12}",
+        ) {
+            let at = at.index(GOOD.len());
+            let end = (at + length).min(GOOD.len());
+            let text = format!("{}{instead}{}", &GOOD[..at], &GOOD[end..]);
+            if let Ok(spec) = parse(&text) {
+                let features = spec.input.features.len();
+                prop_assert!(spec.golden.rows.iter().all(|row| row.features.len() == features));
+            }
+        }
+    }
+}

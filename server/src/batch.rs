@@ -107,3 +107,94 @@ fn work(jobs: &Receiver<Job>) {
         let _ = reply.send(answer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use mainstay_models::{Blob, ModelSpec, ReleasedVersion, embedded};
+
+    use super::*;
+    use crate::engine::{Engine, Runtime};
+    use crate::monitor::Metrics;
+    use crate::wire::Signature;
+
+    /// Slow enough to be still running when the next requests come, whatever the machine does.
+    const SLOW_ROWS: usize = 300_000;
+
+    fn iris() -> Arc<LoadedVersion> {
+        let shipped = embedded::MODELS[0];
+        let spec = ModelSpec::parse("model.yaml", shipped.spec).unwrap();
+        let engine = Engine::load(&Runtime::load().unwrap(), shipped.artifact, &spec, NonZeroUsize::MIN).unwrap();
+        let blobs = ReleasedVersion { spec: Blob::of(shipped.spec), artifact: spec.artifact.blob };
+        let (signature, metrics) = (Signature::new(&spec), Metrics::new("").version(&spec));
+        Arc::new(LoadedVersion { spec, blobs, signature, engine, metrics })
+    }
+
+    fn flowers(rows: usize) -> Array2<f32> {
+        Array2::from_shape_fn((rows, 4), |(row, column)| [5.1, 3.5, 1.4, 0.2][column] + (row % 7) as f32 * 0.7)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rows_have_the_same_answers_inline_and_in_the_queue() {
+        let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
+        let many = runner.run(&version, flowers(INLINE_ROWS_MAX + 1), later()).await.unwrap();
+        let few = runner.run(&version, flowers(7), later()).await.unwrap();
+        assert_eq!(many.labels[..7], few.labels);
+        assert_eq!(many.probabilities.slice(ndarray::s![..7, ..]), few.probabilities);
+        runner.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_full_queue_refuses_at_once_and_a_late_request_is_not_run() {
+        let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
+        let run = |rows, deadline| {
+            let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
+            tokio::spawn(async move { runner.run(&version, flowers(rows), deadline).await })
+        };
+        let slow = run(SLOW_ROWS, later());
+        // The one worker has taken it once the one session is in use.
+        while version.engine.try_run(&flowers(1).view()).is_some() {
+            tokio::task::yield_now().await;
+        }
+        let queued = run(INLINE_ROWS_MAX + 1, later());
+        while runner.queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(runner.run(&version, flowers(100), later()).await, Err(RunnerError::Full)));
+        assert_eq!(slow.await.unwrap().unwrap().labels.len(), SLOW_ROWS);
+        assert_eq!(queued.await.unwrap().unwrap().labels.len(), INLINE_ROWS_MAX + 1);
+        assert!(matches!(runner.run(&version, flowers(100), Instant::now()).await, Err(RunnerError::Late)));
+        Arc::into_inner(runner).unwrap().stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_request_whose_caller_left_gives_its_place_up() {
+        let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
+        let spawn = |rows| {
+            let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
+            tokio::spawn(async move { runner.run(&version, flowers(rows), later()).await })
+        };
+        let slow = spawn(SLOW_ROWS);
+        while version.engine.try_run(&flowers(1).view()).is_some() {
+            tokio::task::yield_now().await;
+        }
+        let left = spawn(SLOW_ROWS);
+        while runner.queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        left.abort();
+        assert!(left.await.unwrap_err().is_cancelled());
+        slow.await.unwrap().unwrap();
+        while !runner.queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(runner.run(&version, flowers(100), later()).await.unwrap().labels.len(), 100);
+        Arc::into_inner(runner).unwrap().stop();
+    }
+}

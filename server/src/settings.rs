@@ -45,17 +45,17 @@ pub struct Settings {
 
 /// Every key, its default, and what it is for. An empty default means none.
 pub const KEYS: [(&str, &str, &str); 11] = [
-    ("listen", "0.0.0.0:5000", "address where predictions are answered"),
-    ("admin", "127.0.0.1:9090", "address where operators are answered: /live /ready /status /metrics"),
-    ("store", "", "folder of the store to follow; without one the shipped models are served"),
-    ("body_bytes_max", "8388608", "largest body of a request, in bytes"),
-    ("rows_max", "10000", "most rows of a request"),
-    ("request_timeout_s", "30", "from a request's head to its answer, in seconds"),
-    ("connections_max", "4096", "most connections; further ones wait"),
-    ("requests_max", "1024", "most requests at hand; further ones get 503"),
-    ("queue_max", "256", "most requests that wait for a worker; further ones get 503"),
-    ("drain_timeout_s", "10", "time for the requests at hand once told to stop, in seconds"),
-    ("threads", "0", "threads for connections and for large requests; 0 is one per processor"),
+    ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
+    ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
+    ("store", "", "Folder of the store to follow; without one the shipped models are served"),
+    ("body_bytes_max", "8388608", "Largest body of a request, in bytes"),
+    ("rows_max", "10000", "Most rows of a request"),
+    ("request_timeout_s", "30", "From a request's head to its answer, in seconds"),
+    ("connections_max", "4096", "Most connections; further ones wait"),
+    ("requests_max", "1024", "Most requests at hand; further ones get 503"),
+    ("queue_max", "256", "Most requests that wait for a worker; further ones get 503"),
+    ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
+    ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),
 ];
 
 /// Settings that cannot be used.
@@ -117,16 +117,12 @@ pub fn resolve(
         .add_source(Named::new(variables, |key| format!("environment {PREFIX}{}", key.to_ascii_uppercase())))
         .add_source(Named::new(flags.clone(), |key| format!("flag --{}", key.replace('_', "-"))));
     let config = builder.build()?;
-    let origins = KEYS
-        .iter()
-        .map(|(key, ..)| match config.get::<Value>(key) {
-            Ok(value) => {
-                let origin = value.origin().unwrap_or("default").to_owned();
-                (*key, value.to_string(), origin)
-            }
-            Err(_) => (*key, String::new(), "default".to_owned()),
-        })
-        .collect();
+    let values = config.collect()?;
+    let origin = |(key, ..): &(&'static str, &str, &str)| match values.get(*key) {
+        Some(value) => (*key, value.to_string(), value.origin().unwrap_or("default").to_owned()),
+        None => (*key, String::new(), "default".to_owned()),
+    };
+    let origins = KEYS.iter().map(origin).collect();
     let settings: Settings = config.try_deserialize()?;
     settings.check()?;
     Ok(Resolved { settings, origins })
@@ -134,6 +130,9 @@ pub fn resolve(
 
 impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
+        if self.store.as_ref().is_some_and(|store| store.as_os_str().is_empty()) {
+            return Err(SettingsError::Bounds { key: "store", problem: "must name a folder" });
+        }
         let positive = [
             ("body_bytes_max", self.body_bytes_max),
             ("rows_max", self.rows_max),
@@ -210,7 +209,7 @@ mod tests {
         assert_eq!((settings.rows_max, settings.queue_max, settings.threads), (1, 2, 3));
         assert_eq!(settings.listen, "0.0.0.0:5000".parse().unwrap());
         let origin = |key: &str| origins.iter().find(|(k, ..)| *k == key).unwrap().2.clone();
-        assert!(origin("rows_max").ends_with("mainstay.toml"));
+        assert!(origin("rows_max").ends_with("mainstay.toml"), "{origins:?}");
         assert_eq!(origin("queue_max"), "environment MAINSTAY_QUEUE_MAX");
         assert_eq!((origin("threads").as_str(), origin("admin").as_str()), ("flag --threads", "default"));
     }
@@ -233,6 +232,7 @@ mod tests {
             ("request_timeout_s", "NaN"),
             ("drain_timeout_s", "inf"),
             ("listen", "5000"),
+            ("store", ""),
         ] {
             let error = resolved(None, &[], &[(key, value)]).unwrap_err();
             assert!(error.contains(key), "{key}={value}: {error}");

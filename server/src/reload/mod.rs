@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use mainstay_models::embedded::Embedded;
 use mainstay_models::store::Current;
 use mainstay_models::{
@@ -372,7 +372,7 @@ fn wait(hints: &Receiver<()>, stopped: &Receiver<()>) -> bool {
     crossbeam_channel::select! {
         recv(stopped) -> _ => false,
         recv(hints) -> _ => true,
-        default(POLL_INTERVAL) => !matches!(stopped.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Disconnected)),
+        default(POLL_INTERVAL) => true,
     }
 }
 

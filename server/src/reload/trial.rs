@@ -135,3 +135,44 @@ pub(super) fn load(
     engine.warm(spec).map_err(|e| super::sentence(&e))?;
     Ok(engine)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What a trial says when its child is a shell script.
+    fn verdict(script: &str) -> Result<(), TrialError> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let blob = Blob::of(b"");
+        Trial { program }.check(dir.path(), &ReleasedVersion { spec: blob, artifact: blob })
+    }
+
+    #[test]
+    fn a_child_that_ends_well_is_a_pass_and_its_last_words_are_the_reason_otherwise() {
+        assert!(verdict("exit 0").is_ok());
+        let Err(TrialError::Refused(reason)) = verdict("echo 'row 3 differs'; exit 1") else { panic!("taken") };
+        assert_eq!(reason, "row 3 differs");
+    }
+
+    #[test]
+    fn a_child_that_crashes_costs_the_version_and_nothing_else() {
+        for script in ["kill -SEGV $$", "kill -KILL $$", "exit 101", "exit 1"] {
+            let Err(error @ TrialError::Died { .. }) = verdict(script) else { panic!("{script} was taken") };
+            assert!(error.to_string().contains("crashes the runtime"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_argument_names_a_blob() {
+        let blob = Blob::of(b"abc");
+        assert_eq!(parse_argument(&argument(&blob)), Ok(blob));
+        for bad in ["", "abc", "abc:1", &format!("{}:x", blob.sha256), &blob.sha256.to_string()] {
+            assert!(parse_argument(bad).is_err(), "{bad}");
+        }
+    }
+}
