@@ -1,5 +1,7 @@
 //! The house rules that a reader cannot see at a glance, as tests.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use std::path::{Path, PathBuf};
 
 /// Every Rust file of the workspace that is the project's own.

@@ -55,7 +55,7 @@ pub struct Artifact {
     pub blob: Blob,
 }
 
-/// What goes in: one float32 tensor of shape [rows, features].
+/// What goes in: one float32 tensor of shape `[rows, features]`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Input {
@@ -97,7 +97,7 @@ pub enum Domain {
     Category(Vec<String>),
 }
 
-/// What comes out: a label tensor (int64, [rows]) and a probability tensor (float32, [rows, classes]).
+/// What comes out: a label tensor (int64, `[rows]`) and a probability tensor (float32, `[rows, classes]`).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Output {
@@ -430,6 +430,10 @@ impl Input {
             let field = format!("input.features[{index}]");
             let name = feature.value.name.value.clone();
             check_label(&name).map_err(|p| Fault::at(&feature.value.name, format!("{field}.name"), p))?;
+            if name == "version" {
+                let problem = "is reserved: a URL's query names the version by it";
+                return Err(Fault::at(&feature.value.name, format!("{field}.name"), problem));
+            }
             if !names.insert(name) {
                 return Err(Fault::at(&feature.value.name, format!("{field}.name"), "stands twice"));
             }
@@ -658,6 +662,7 @@ mod tests {
             ("example: 5.1", "example: long", "16: input.features[0].example: is not a finite number"),
             ("example: 5.1", "example: .nan", "16: input.features[0].example: non-finite float `.nan`"),
             ("sepal width (cm)", "sepal length (cm)", "17: input.features[1].name: stands twice"),
+            ("name: sepal width (cm)", "name: version", "17: input.features[1].name: is reserved"),
             ("classes: [setosa, versicolor", "classes: [setosa, setosa", "output.label.classes: has an entry twice"),
             ("tolerance: 1.0e-05", "tolerance: 0", "golden.tolerance: must be above 0"),
             ("features: [5.1, 3.5, 1.1, 0.2]", "features: [5.1, 3.5, 1.1]", "golden.rows[0].features: must have 4"),

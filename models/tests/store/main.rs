@@ -1,5 +1,7 @@
 //! The store, as its two users meet it: what may be published, what is collected, what a reader believes.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on should stop")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;

@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
@@ -22,7 +21,14 @@ pub struct ApiError {
     code: &'static str,
     message: Cow<'static, str>,
     details: Vec<Detail>,
-    header: Option<(http::HeaderName, HeaderValue)>,
+    header: Option<Header>,
+}
+
+/// A header that belongs to a status code.
+#[derive(Debug)]
+enum Header {
+    Allow(&'static str),
+    RetryAfter(&'static str),
 }
 
 #[derive(Serialize)]
@@ -41,7 +47,7 @@ impl ApiError {
     /// An error that passes by itself: the client should ask again after a second.
     fn passing(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-        error.header = Some((RETRY_AFTER, HeaderValue::from_static("1")));
+        error.header = Some(Header::RetryAfter("1"));
         error
     }
 
@@ -53,7 +59,7 @@ impl ApiError {
     pub(super) fn method(method: &Method, allow: &'static str) -> Self {
         let message = format!("{method} is not answered at this path; use {allow}");
         let mut error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
-        error.header = Some((ALLOW, HeaderValue::from_static(allow)));
+        error.header = Some(Header::Allow(allow));
         error
     }
 
@@ -100,10 +106,15 @@ impl ApiError {
         let Self { status, code, message, details, header } = self;
         let body = ErrorBody { error: &message, code, details: &details, request_id };
         let body = serde_json::to_vec(&body).expect("an error has only text and numbers");
-        let mut response = Response::new(Body::new(Bytes::from(body)));
+        let mut response = super::json(body);
         *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.headers_mut().extend(header);
+        if let Some(header) = header {
+            let (name, value) = match header {
+                Header::Allow(methods) => (ALLOW, methods),
+                Header::RetryAfter(seconds) => (RETRY_AFTER, seconds),
+            };
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
         response
     }
 }

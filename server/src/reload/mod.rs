@@ -146,10 +146,7 @@ impl Reloader {
     /// Brings the catalog to what the store asks for; does nothing where it is there already.
     pub fn pass(&mut self) {
         let begun = Instant::now();
-        let trouble = match self.follow(begun) {
-            Ok(()) => None,
-            Err(reason) => Some(reason),
-        };
+        let trouble = self.follow(begun).err();
         if self.status.load().trouble != trouble {
             if let Some(reason) = &trouble {
                 tracing::warn!(reason, "cannot read the store");

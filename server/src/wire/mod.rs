@@ -122,6 +122,7 @@ impl Cell<'_> {
     /// The value as an error shows it: short, and never more than one line.
     fn show(&self) -> String {
         match self {
+            Cell::Number(number) if number.is_finite() && number.abs() >= 1e16 => format!("{number:e}"),
             Cell::Number(number) => number.to_string(),
             Cell::Text(text) => format!("the text \"{}\"", excerpt(text)),
             Cell::Other(what) => (*what).to_owned(),

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::{Cell, DecodeError, RowsBuilder, Signature};
 use mainstay_models::spec::Domain;
 
-/// The one row that `query` (without `?`) asks about, and the version that it names.
+/// The one row that `query` (without `?`) asks about.
 ///
 /// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
 pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeError> {
@@ -18,8 +18,12 @@ pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeE
         if name == "version" {
             continue;
         }
-        let column = signature.column_of.get(name.as_ref());
-        let is_number = column.is_some_and(|&c| matches!(signature.features[c].domain, Domain::Number { .. }));
+        let feature = signature.column_of.get(name.as_ref()).map(|&column| &signature.features[column]);
+        // A form sends its empty fields too.
+        if value.is_empty() && feature.is_some_and(|feature| feature.default.is_some()) {
+            continue;
+        }
+        let is_number = feature.is_some_and(|feature| matches!(feature.domain, Domain::Number { .. }));
         let cell = match value.trim().parse::<f64>() {
             Ok(number) if is_number => Cell::Number(number),
             _ => Cell::Text(&value),

@@ -346,9 +346,7 @@ mod tests {
             let details = details(&FIRST_REQUEST.replace("1.8", value));
             assert_eq!((details[0].row, details[0].feature.as_str()), (1, "petal width (cm)"), "{value}");
             assert!(details[0].expected.starts_with("a finite number, usually 0.1 to 2.5 cm"), "{value}");
-            if got != "1e39" {
-                assert_eq!(details[0].got, got);
-            }
+            assert_eq!(details[0].got, got);
         }
         assert_eq!(details(r#"{"petal width (cm)": 1, "petal width (cm)": 2}"#)[0].got, "it twice");
         assert_eq!(details("[[1, 2, 3, 4, 5, 6]]")[0].got, "more than 4 values");
