@@ -6,7 +6,7 @@
 //! 2. the limit on requests at hand: beyond it, 503 with Retry-After before the body is read;
 //! 3. [`Api::answer`], with a deadline on the body and on the queue.
 //!
-//! A connection has a deadline for its head, and all connections together have a bound. Dropping a
+//! A connection has a deadline for its first request, and all connections together have a bound. Dropping a
 //! connection drops its request.
 
 use std::convert::Infallible;
@@ -14,6 +14,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
@@ -32,8 +33,11 @@ use crate::api::{Api, ApiError, Body};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-/// How long a client may take for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take until its first request has begun.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may idle, and a further request's head may take: hyper has one time for both. Longer than load
+/// balancers keep idle connections (60 s is usual), so that they never use one that the server is just closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most requests at hand on one HTTP/2 connection.
@@ -53,7 +57,7 @@ pub struct ConnectionLimits {
 /// Answers every request on `listener` with `api` until `shutdown` completes, and then those at hand.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimits, shutdown: impl Future<Output = ()>) {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -75,7 +79,10 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimit
             accepted = accept(&listener, &places) => accepted,
         };
         let stack = stack.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let first = Arc::clone(&begun);
         let service = service_fn(move |request: Request<Incoming>| {
+            first.store(true, Ordering::Relaxed);
             let stack = stack.clone();
             async move {
                 let id = request_id(&request);
@@ -90,7 +97,14 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimit
         let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = std::pin::pin!(connection);
+            // hyper's own timeout begins once it knows the protocol, which a silent client never tells.
+            let ended = match tokio::time::timeout(FIRST_TIMEOUT, &mut connection).await {
+                Err(_) if !begun.load(Ordering::Relaxed) => Ok(()),
+                Err(_) => connection.await,
+                Ok(ended) => ended,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(error, "a connection ended early");
             }
             drop(place);
