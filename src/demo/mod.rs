@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use mainstay_models::Version;
+
 use crate::{failed, shutdown};
 
 mod narrator;
@@ -99,7 +101,7 @@ fn demonstrate(arguments: &Arguments, stopped: &Receiver<()>) -> Result<(), Demo
     loop {
         narrator.look().iter().for_each(|line| say(line));
         if !greeted && narrator.live() {
-            greet(&data_url, &admin_url, &repository.clone, &logs);
+            greet(&data_url, &admin_url, &repository.clone, &logs, narrator.iris());
             greeted = true;
         }
         if !greeted && begun.elapsed() > FIRST_RELEASE {
@@ -119,10 +121,13 @@ fn demonstrate(arguments: &Arguments, stopped: &Receiver<()>) -> Result<(), Demo
     Ok(())
 }
 
-/// What a person needs to try it.
+/// What a person needs to try it; `iris` is the version that an earlier demo may have left.
 #[allow(clippy::print_stdout, reason = "what the demo is asked for")]
-fn greet(data_url: &str, admin_url: &str, clone: &Path, logs: &Path) {
+fn greet(data_url: &str, admin_url: &str, clone: &Path, logs: &Path, iris: Option<&Version>) {
     let (clone, logs) = (clone.display(), logs.display());
+    let from = iris.map_or("1.0.0".to_owned(), Version::to_string);
+    let to = if from == "1.1.0" { "1.0.0" } else { "1.1.0" };
+    let pattern = from.replace('.', r"\.");
     println!(
         r#"
   Open
@@ -131,10 +136,10 @@ fn greet(data_url: &str, admin_url: &str, clone: &Path, logs: &Path) {
   Predict
       curl -s {data_url}/predict -d '[{{"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": 0.2}}]'
 
-  Roll iris from 1.0.0 to 1.1.0 (in this clone, a hook pushes every commit)
+  Roll iris from {from} to {to} (in this clone, a hook pushes every commit)
       cd '{clone}'
-      sed -i.bak '/^  iris:/,/stable:/s/1\.0\.0/1.1.0/' environments/{ENVIRONMENT}/serving.yaml
-      git commit -am 'Roll iris to 1.1.0'
+      sed -i.bak '/^  iris:/,/stable:/s/{pattern}/{to}/' environments/{ENVIRONMENT}/serving.yaml
+      git commit -am 'Roll iris to {to}'
 
   Roll it back
       git revert --no-edit HEAD

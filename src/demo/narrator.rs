@@ -16,6 +16,8 @@ pub struct Narrator {
     sync_url: String,
     /// The release that was last told about.
     told: Option<String>,
+    /// The version at which iris stood when that was told.
+    iris: Option<Version>,
     /// The refusal that was last told about.
     refused: Option<String>,
     retrying: bool,
@@ -84,6 +86,7 @@ impl Narrator {
             info_url: format!("{data_url}/info"),
             sync_url: format!("{sync_url}/status"),
             told: None,
+            iris: None,
             refused: None,
             retrying: false,
         }
@@ -92,6 +95,11 @@ impl Narrator {
     /// Whether a release has been told about.
     pub fn live(&self) -> bool {
         self.told.is_some()
+    }
+
+    /// The version at which iris stands.
+    pub fn iris(&self) -> Option<&Version> {
+        self.iris.as_ref()
     }
 
     /// What has happened since the last look, in words.
@@ -108,6 +116,8 @@ impl Narrator {
         {
             tell_release(&info, &release.times, &sync.failed, &mut lines);
             self.told = Some(release.name);
+            self.iris =
+                info.models.into_iter().find(|model| model.name.as_str() == "iris").and_then(|model| model.stable);
         }
         lines
     }

@@ -5,9 +5,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderValue, Response};
+use http_body_util::Full;
 use mainstay_models::Digest;
-
-use crate::api::Body;
 
 /// A file that the page loads.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl Asset {
     ///
     /// Fresh for an hour only, although its URL names its content: while two versions of the program answer at one
     /// address, a page of one may get the file of the other.
-    pub fn response(&self) -> Response<Body> {
+    pub fn response(&self) -> Response<Full<Bytes>> {
         let etag = HeaderValue::from_str(&format!("\"{}\"", self.digest.short()));
         super::respond(
             Bytes::from_static(self.text.as_bytes()),

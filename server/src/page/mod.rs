@@ -10,8 +10,8 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response};
+use http_body_util::Full;
 
-use crate::api::Body;
 use crate::catalog::Catalog;
 
 mod asset;
@@ -24,7 +24,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
                       img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// The page that shows `catalog`.
-pub fn index(catalog: &Catalog) -> Response<Body> {
+pub fn index(catalog: &Catalog) -> Response<Full<Bytes>> {
     let html = view::Index::of(catalog).render().expect("writing text to a string does not fail");
     respond(
         html.into(),
@@ -38,8 +38,8 @@ pub fn index(catalog: &Catalog) -> Response<Body> {
     )
 }
 
-fn respond<const N: usize>(body: Bytes, headers: [(HeaderName, HeaderValue); N]) -> Response<Body> {
-    let mut response = Response::new(Body::new(body));
+fn respond<const N: usize>(body: Bytes, headers: [(HeaderName, HeaderValue); N]) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     response.headers_mut().extend(headers.map(|(name, value)| (Some(name), value)));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -43,7 +43,7 @@ fn serve(catalog: &mut Catalog, stable: Option<&str>, versions: Vec<Arc<LoadedVe
     catalog.models.insert(name, CatalogModel { stable, versions, commit: Some(COMMIT.parse().unwrap()) });
 }
 
-fn text(response: Response<Body>) -> String {
+fn text(response: Response<Full<Bytes>>) -> String {
     let body = response.into_body().collect();
     let bytes = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(body).unwrap().to_bytes();
     String::from_utf8(bytes.into()).unwrap()

@@ -283,6 +283,14 @@ impl Reloader {
             }
             Err(failure) => {
                 self.loader.metrics.reloaded(ReloadOutcome::Failed);
+                let status = self.status.load();
+                let told = |old: &VersionStatus| {
+                    (&old.name, &old.version, old.reason.as_ref()) == (name, version, Some(&failure.reason))
+                };
+                // What is tried at each poll is told once.
+                if status.models.iter().any(told) {
+                    return result;
+                }
                 tracing::warn!(model = %name, %version, reason = failure.reason, "a version failed; what was live stays");
             }
         }
