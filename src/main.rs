@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 mod demo;
 mod serve;
@@ -27,7 +28,7 @@ struct Arguments {
     log_format: Option<LogFormat>,
 
     /// What is logged, such as `info` or `mainstay_server=debug`.
-    #[arg(long, global = true, default_value = "info", env = "MAINSTAY_LOG")]
+    #[arg(long, global = true, default_value = "info", env = "MAINSTAY_LOG", value_parser = parse_filter)]
     log: String,
 
     #[command(subcommand)]
@@ -81,10 +82,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// A filter that can be used. It stays text, since clap keeps copies of values, which a filter does not allow.
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
 fn start_log(filter: &str, format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     use std::io::{IsTerminal as _, stderr};
 
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    let filter = EnvFilter::try_new(filter)?;
     let format = format.unwrap_or(if stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {
