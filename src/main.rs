@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+mod check;
 mod demo;
 mod serve;
 mod shutdown;
@@ -40,6 +41,7 @@ enum Command {
     Serve(serve::Arguments),
     Sync(sync::Arguments),
     Demo(demo::Arguments),
+    Check(check::Arguments),
     #[command(hide = true)]
     Trial(trial::Arguments),
     /// Answers the sidecar's questions to git on standard input and output.
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Sync(arguments) => sync::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Trial(_) | Command::GitWorker => unreachable!("they have returned above"),
     }
 }

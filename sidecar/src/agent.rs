@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay_models::store::{AddError, Current};
+use mainstay_models::store::Current;
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{Change, Commit, CommitId, EnvironmentName, Publisher, Release, Serving};
 use tracing::{info, warn};
@@ -236,19 +236,8 @@ impl Agent {
             Unread::Unfit(problem) => artifact.refuse(problem).into(),
             Unread::Trouble(problem) => Trouble::Retry(problem),
         })?;
-        self.publisher.add(&blob, &*bytes).map_err(|e| match e {
-            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
-                artifact.refuse(format!("{} is a Git LFS pointer: commit the file itself", artifact.path)).into()
-            }
-            AddError::Mismatch { got, .. } => {
-                let (path, size, sha256) = (&artifact.path, got.size_bytes, got.sha256);
-                artifact.refuse(format!("{path} has {size} bytes with sha256 {sha256}")).into()
-            }
-            AddError::TooLong { expected_bytes } => {
-                artifact.refuse(format!("{} has more than {expected_bytes} bytes", artifact.path)).into()
-            }
-            AddError::Source(_) | AddError::Io { .. } => Trouble::retry(&e),
-        })
+        let added = self.publisher.add(&blob, &*bytes);
+        added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| Trouble::retry(&e), Trouble::Refused))
     }
 
     /// The commits that changed what is served, newest first, and what each changed.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_models::store::AddError;
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, ReleasedModel, ReleasedVersion, Serving, Version};
 
@@ -70,6 +71,24 @@ impl Artifact {
             line: self.line,
             field: "artifact.sha256".to_owned(),
             problem: problem.into(),
+        }
+    }
+
+    /// The refusal of `bytes`, which the store did not take as the artifact; none where that was the store's own fault.
+    pub fn refuse_bytes(&self, bytes: &[u8], error: &AddError) -> Option<Refusal> {
+        let path = &self.path;
+        match error {
+            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
+                Some(self.refuse(format!("{path} is a Git LFS pointer: commit the file itself")))
+            }
+            AddError::Mismatch { got, .. } => {
+                let (size, sha256) = (got.size_bytes, got.sha256);
+                Some(self.refuse(format!("{path} has {size} bytes with sha256 {sha256}")))
+            }
+            AddError::TooLong { expected_bytes } => {
+                Some(self.refuse(format!("{path} has more than {expected_bytes} bytes")))
+            }
+            AddError::Source(_) | AddError::Io { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 // What is printed is seen where a test fails, and measured numbers where somebody asks for them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod check;
 mod demo;
 mod harness;
 mod lifecycle;

@@ -159,6 +159,10 @@ impl Server {
         Self { listen: address(&event, "listen"), admin: address(&event, "admin"), program }
     }
 
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
     pub fn admin_url(&self) -> String {
         format!("http://{}", self.admin)
     }
