@@ -123,6 +123,7 @@ impl Agent {
     /// Makes the store say what git says, or says why not.
     pub fn reconcile(&mut self) -> Pass {
         let started = Instant::now();
+        let orders = self.control.begin();
         self.board.beat();
         let mut asked = None;
         let result = self.publish_what_git_asks(&mut asked);
@@ -139,7 +140,7 @@ impl Agent {
             Err(Trouble::Refused(_)) => Ended::Refused,
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
-        self.board.passed(ended, started.elapsed(), self.git.workers_started());
+        self.board.passed(ended, started.elapsed(), orders.trigger, self.git.workers_started());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
         match result {

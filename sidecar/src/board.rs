@@ -54,6 +54,17 @@ pub enum Ended {
     Retry,
 }
 
+/// Who asked for a pass before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A signed webhook.
+    Webhook,
+    /// SIGHUP.
+    Signal,
+    /// The admin listener.
+    Operator,
+}
+
 /// What /status says. Fields are added, never renamed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -149,6 +160,8 @@ pub struct LastPass {
     pub at_unix_ms: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The newest trigger that it answers; triggers are counted from 1.
+    pub trigger: u64,
 }
 
 /// The status and the metrics of one sidecar.
@@ -174,6 +187,8 @@ struct Metrics {
     fetched_bytes: IntCounter,
     releases: IntCounter,
     workers: IntCounter,
+    triggers: IntCounterVec,
+    webhooks_refused: IntCounter,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -237,14 +252,23 @@ impl Board {
         self.metrics.commit_to_live.observe(since_desired.as_secs_f64());
     }
 
-    pub(crate) fn passed(&self, ended: Ended, took: Duration, workers_started: u64) {
+    /// Counts a trigger.
+    pub fn triggered(&self, by: Trigger) {
+        self.metrics.triggers.with_label_values(&[by.label()]).inc();
+    }
+
+    pub(crate) fn webhook_refused(&self) {
+        self.metrics.webhooks_refused.inc();
+    }
+
+    pub(crate) fn passed(&self, ended: Ended, took: Duration, trigger: u64, workers_started: u64) {
         let label = ended.label();
         self.metrics.passes.with_label_values(&[label]).inc();
         self.metrics.pass_seconds.with_label_values(&[label]).observe(took.as_secs_f64());
         self.metrics.workers.inc_by(workers_started.saturating_sub(self.metrics.workers.get()));
         let at_unix_ms = now_unix_ms();
         self.update(|status| {
-            status.last_pass = Some(LastPass { ended, at_unix_ms, seconds: took.as_secs_f64() });
+            status.last_pass = Some(LastPass { ended, at_unix_ms, seconds: took.as_secs_f64(), trigger });
             if matches!(ended, Ended::Published | Ended::Unchanged) {
                 status.last_success_unix_ms = Some(at_unix_ms);
             }
@@ -262,6 +286,18 @@ impl Ended {
             Self::Unchanged => "unchanged",
             Self::Refused => "refused",
             Self::Retry => "retry",
+        }
+    }
+}
+
+impl Trigger {
+    const ALL: [Self; 3] = [Self::Webhook, Self::Signal, Self::Operator];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Signal => "signal",
+            Self::Operator => "operator",
         }
     }
 }
@@ -343,6 +379,14 @@ impl Metrics {
                 "git_workers_started_total",
                 "Git workers started; more than one means that one was killed or died.",
             )),
+            triggers: metric!(IntCounterVec::new(
+                Opts::new("triggers_total", "Passes asked for before their time, by who asked."),
+                &["by"],
+            )),
+            webhooks_refused: metric!(IntCounter::new(
+                "webhooks_refused_total",
+                "Webhooks that were not signed with the secret, or did not come whole.",
+            )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(
                 Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
@@ -353,6 +397,9 @@ impl Metrics {
         for ended in Ended::ALL {
             // A rate over a counter that is not there yet misses its first step.
             metrics.passes.with_label_values(&[ended.label()]);
+        }
+        for by in Trigger::ALL {
+            metrics.triggers.with_label_values(&[by.label()]);
         }
         metrics
     }

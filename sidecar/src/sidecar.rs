@@ -10,9 +10,9 @@ use mainstay_models::{EnvironmentName, Publisher};
 use tracing::info;
 
 use crate::Control;
-use crate::admin::Admin;
+use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
-use crate::board::{Board, Health, Status, Sync};
+use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::git::{self, Address, Credentials, Git, Reference, Transport};
 use crate::server::Server;
 
@@ -36,6 +36,12 @@ pub struct Settings {
     pub interval: Duration,
     /// Where the admin listener listens; none for no listener.
     pub admin: Option<SocketAddr>,
+    /// The file with the token that changes through the admin listener need; none for changes from this host alone.
+    pub admin_token_file: Option<PathBuf>,
+    /// Where a listener for webhooks alone listens; none for no such listener.
+    pub webhook: Option<SocketAddr>,
+    /// The file with the secret that webhooks are signed with; none for no webhooks.
+    pub webhook_secret_file: Option<PathBuf>,
     /// The base URL of the server's admin listener, `http://HOST:PORT`; none for no confirmation.
     pub server: Option<String>,
     /// How the repository lets us in.
@@ -69,6 +75,9 @@ impl Settings {
             git_folder: None,
             interval: Duration::from_secs(1),
             admin: None,
+            admin_token_file: None,
+            webhook: None,
+            webhook_secret_file: None,
             server: None,
             credentials: Credentials::default(),
             program,
@@ -111,9 +120,11 @@ pub enum Error {
     /// The store cannot be published into.
     #[error("cannot start the sidecar")]
     Store(#[from] OpenError),
-    /// The admin listener cannot listen.
-    #[error("cannot listen on {address} (--admin)")]
+    /// A listener cannot listen.
+    #[error("cannot listen on {address} ({flag})")]
     Listen {
+        /// The flag that names the address.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -122,6 +133,9 @@ pub enum Error {
     /// The server's address is not one.
     #[error("--server is not http://HOST:PORT")]
     Server,
+    /// Webhooks are listened for and none could be told from a stranger's.
+    #[error("--webhook needs --webhook-secret-file")]
+    WebhookSecret,
     /// A host cannot be told from an impostor.
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
@@ -133,6 +147,7 @@ pub struct Sidecar {
     agent: Agent,
     board: Arc<Board>,
     admin: Option<Admin>,
+    webhook: Option<Admin>,
     control: Control,
     interval: Duration,
     once: bool,
@@ -145,6 +160,9 @@ impl Sidecar {
         let ssh_complete = credentials.ssh_key_file.is_some() && credentials.known_hosts_file.is_some();
         if settings.repository.transport() == Transport::Ssh && !ssh_complete {
             return Err(Error::Ssh);
+        }
+        if settings.webhook.is_some() && settings.webhook_secret_file.is_none() {
+            return Err(Error::WebhookSecret);
         }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
         let publisher = Publisher::open(&settings.store)?;
@@ -163,13 +181,20 @@ impl Sidecar {
             last_success_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
-        let admin = match settings.admin {
-            Some(address) => {
-                let admin = Admin::start(address, board.clone(), silence_max);
-                Some(admin.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
+        let desk = Desk {
+            board: board.clone(),
+            control: control.clone(),
+            silence_max,
+            token_file: settings.admin_token_file,
+            webhook_secret_file: settings.webhook_secret_file,
         };
+        let listen = |address: Option<SocketAddr>, flag, start: fn(SocketAddr, Desk) -> std::io::Result<Admin>| {
+            let start =
+                |address| start(address, desk.clone()).map_err(|source| Error::Listen { flag, address, source });
+            address.map(start).transpose()
+        };
+        let admin = listen(settings.admin, "--admin", Admin::start)?;
+        let webhook = listen(settings.webhook, "--webhook", Admin::start_webhook)?;
         let git_settings = git::Settings {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
@@ -189,12 +214,17 @@ impl Sidecar {
         };
         let git = Git::new(git_settings, control.clone());
         let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());
-        Ok(Self { agent, board, admin, control, interval: settings.interval, once: settings.once })
+        Ok(Self { agent, board, admin, webhook, control, interval: settings.interval, once: settings.once })
     }
 
     /// Where the admin listener listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Where the listener for webhooks listens.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook.as_ref().map(Admin::address)
     }
 
     /// The status and the metrics, to be read while the sidecar runs.
@@ -205,6 +235,15 @@ impl Sidecar {
     /// One pass, for callers that have a loop of their own.
     pub fn reconcile(&mut self) -> Pass {
         self.agent.reconcile()
+    }
+
+    /// Asks for a pass because a signal came; for the program, which owns the signals.
+    pub fn on_signal(&self) -> impl Fn() + Send + 'static {
+        let (board, control) = (self.board.clone(), self.control.clone());
+        move || {
+            board.triggered(Trigger::Signal);
+            control.trigger();
+        }
     }
 
     /// The agent.
@@ -219,7 +258,8 @@ impl Sidecar {
         let status = self.board.status();
         let (repository, reference) = (&status.repository, &status.reference);
         let (environment, admin) = (&status.environment, self.admin_address().map(tracing::field::display));
-        info!(repository, reference, %environment, admin, "following a repository");
+        let webhook = self.webhook_address().map(tracing::field::display);
+        info!(repository, reference, %environment, admin, webhook, "following a repository");
         loop {
             let started = Instant::now();
             let outcome = match self.agent.reconcile() {
