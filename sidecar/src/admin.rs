@@ -6,6 +6,10 @@
 //! GET  /status    JSON, see `Status`
 //! GET  /metrics   Prometheus' text format
 //! POST /sync      a pass now; with {"publish": true} it publishes what waits for a word
+//! GET  /history   JSON: the releases that the store keeps, newest first
+//! POST /rollback  back to an earlier release, {"to": RELEASE} or the newest that serves something else
+//! POST /hold      {"reason": TEXT} keeps what is published until it is resumed
+//! POST /resume    lifts what operators hold
 //! POST /webhook   a pass now, if the request is signed; see `webhook`
 //! ```
 //!
@@ -28,14 +32,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::{info, warn};
 
 use crate::Control;
 use crate::board::{Board, Trigger};
+use crate::ledger::{Ledger, OrderError};
+use crate::trouble::Trouble;
 use crate::webhook::{self, Unsigned};
 
 /// How long requests in flight may take once the end was asked for.
@@ -60,6 +66,8 @@ pub struct Admin {
 pub struct Desk {
     /// What is shown.
     pub board: Arc<Board>,
+    /// What is published, and held.
+    pub ledger: Arc<Ledger>,
     /// What is set going.
     pub control: Control,
     /// After how long the loop counts as stuck.
@@ -82,12 +90,16 @@ impl Admin {
         let shown = Shown::new(desk);
         let orders = Router::new()
             .route("/sync", post(sync))
+            .route("/rollback", post(rollback))
+            .route("/hold", post(hold))
+            .route("/resume", post(resume))
             .layer(DefaultBodyLimit::max(ORDER_BYTES_MAX))
             .layer(middleware::from_fn_with_state(shown.clone(), allowed));
         let router = Router::new()
             .route("/live", get(live))
             .route("/ready", get(ready))
             .route("/status", get(status))
+            .route("/history", get(history))
             .route("/metrics", get(metrics))
             .route("/webhook", post(hook))
             .merge(orders);
@@ -200,6 +212,64 @@ async fn sync(State(shown): State<Shown>, body: Bytes) -> Response {
     let trigger = if order.publish { desk.control.publish_now() } else { desk.control.trigger() };
     info!(publish = order.publish, "an operator asked for a pass");
     (StatusCode::ACCEPTED, Json(json!({ "trigger": trigger }))).into_response()
+}
+
+/// Back to an earlier release.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RollbackOrder {
+    /// Which; the newest that serves something else where it is not said.
+    to: Option<String>,
+}
+
+async fn rollback(State(shown): State<Shown>, body: Bytes) -> Response {
+    match order::<RollbackOrder>(&body) {
+        Ok(order) => obeyed(shown, move |ledger| ledger.roll_back(order.to.as_deref())).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// Keep what is published.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct HoldOrder {
+    /// Why.
+    reason: String,
+}
+
+async fn hold(State(shown): State<Shown>, body: Bytes) -> Response {
+    match order::<HoldOrder>(&body) {
+        Ok(order) => obeyed(shown, move |ledger| ledger.hold(&order.reason)).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn resume(State(shown): State<Shown>) -> Response {
+    obeyed(shown, Ledger::resume).await
+}
+
+async fn history(State(shown): State<Shown>) -> Response {
+    obeyed(shown, Ledger::history).await
+}
+
+/// Has the ledger do what touches the disk, aside from the listener's thread.
+async fn obeyed<T: Serialize + Send + 'static>(
+    shown: Shown,
+    act: impl FnOnce(&Ledger) -> Result<T, OrderError> + Send + 'static,
+) -> Response {
+    let done = tokio::task::spawn_blocking(move || act(&shown.desk.ledger)).await;
+    match done.expect("the ledger does not panic") {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => {
+            let code = match &error {
+                OrderError::Unknown(_) => StatusCode::NOT_FOUND,
+                OrderError::Reason => StatusCode::BAD_REQUEST,
+                error if error.is_internal() => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => StatusCode::CONFLICT,
+            };
+            say(code, &Trouble::retry(&error).to_string())
+        }
+    }
 }
 
 async fn hook(State(shown): State<Shown>, headers: HeaderMap, body: Body) -> Response {

@@ -13,7 +13,9 @@ use crate::Control;
 use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync, Trigger};
+use crate::clock::Clock;
 use crate::git::{self, Address, Credentials, Git, Reference, Transport};
+use crate::ledger::{Holds, Ledger};
 use crate::server::Server;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub keep_releases: usize,
     /// Whether to end after one pass.
     pub once: bool,
+    /// What windows are held against.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -88,6 +92,7 @@ impl Settings {
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
             once: false,
+            clock: Clock::default(),
         }
     }
 }
@@ -99,7 +104,7 @@ pub enum Outcome {
     Synced,
     /// The last pass refused the commit.
     Refused,
-    /// The last pass failed in a way that the next might not.
+    /// The last pass failed in a way that the next might not, or what git asks for is held back.
     Retry,
 }
 
@@ -165,7 +170,7 @@ impl Sidecar {
             return Err(Error::WebhookSecret);
         }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
-        let publisher = Publisher::open(&settings.store)?;
+        let publisher = Arc::new(Publisher::open(&settings.store)?);
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
@@ -176,13 +181,24 @@ impl Sidecar {
             failed: Vec::new(),
             problem: None,
             desired: None,
+            held_back: None,
+            hold: Holds::default(),
             release: None,
             last_pass: None,
             last_success_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
+        let ledger = Ledger::open(
+            publisher.clone(),
+            &settings.environment,
+            settings.clock.clone(),
+            board.clone(),
+            control.clone(),
+        );
+        let ledger = Arc::new(ledger);
         let desk = Desk {
             board: board.clone(),
+            ledger: ledger.clone(),
             control: control.clone(),
             silence_max,
             token_file: settings.admin_token_file,
@@ -213,7 +229,8 @@ impl Sidecar {
             confirm_max: settings.interval,
         };
         let git = Git::new(git_settings, control.clone());
-        let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());
+        let agent =
+            Agent::new(agent_settings, git, publisher, ledger, server, board.clone(), control.clone(), settings.clock);
         Ok(Self { agent, board, admin, webhook, control, interval: settings.interval, once: settings.once })
     }
 
@@ -265,14 +282,18 @@ impl Sidecar {
             let outcome = match self.agent.reconcile() {
                 Pass::Published | Pass::Unchanged => Outcome::Synced,
                 Pass::Refused(_) => Outcome::Refused,
-                Pass::Retry(_) => Outcome::Retry,
+                Pass::Held(_) | Pass::Retry(_) => Outcome::Retry,
             };
             if self.once {
                 return outcome;
             }
             // From the start of the pass, so that waiting for the server does not slow the poll down.
             let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
-            self.control.wait_until(started + self.interval.mul_f64(jitter));
+            let mut due = started + self.interval.mul_f64(jitter);
+            if let Some(opens_in) = self.agent.opens_in() {
+                due = due.min(Instant::now() + opens_in);
+            }
+            self.control.wait_until(due);
             if self.control.stopped() {
                 info!("stopped");
                 return Outcome::Synced;

@@ -6,5 +6,7 @@ mod admin;
 mod faults;
 mod git;
 mod harness;
+mod operator;
+mod policy;
 mod sync;
 mod triggers;

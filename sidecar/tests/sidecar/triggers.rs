@@ -1,62 +1,14 @@
 //! Who may cause a pass before its time, and that none who may is forgotten.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::net::TcpListener;
 
-use mainstay_sidecar::board::Board;
-use mainstay_sidecar::{Error, Outcome, Sidecar};
+use mainstay_sidecar::{Error, Sidecar};
 
-use crate::harness::{Bench, Repo, eventually, get, post};
+use crate::harness::{Bench, LOCAL, Patient, Repo, eventually, get, post};
 
 const SECRET: &str = "It's a Secret to Everybody";
 const SIGNED: (&str, &str) =
     ("X-Hub-Signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
-const LOCAL: &str = "127.0.0.1:0";
-
-/// A sidecar that looks at git only when it is told to.
-struct Patient {
-    bench: Bench,
-    board: Arc<Board>,
-    admin: SocketAddr,
-    webhook: Option<SocketAddr>,
-    running: Option<JoinHandle<Outcome>>,
-}
-
-impl Patient {
-    fn following(repo: &str, change: impl FnOnce(&mut Bench)) -> Self {
-        let mut bench = Bench::following(repo);
-        bench.settings.interval = Duration::from_secs(3600);
-        bench.settings.admin = Some(LOCAL.parse().unwrap());
-        change(&mut bench);
-        let sidecar = bench.open();
-        let (board, admin) = (sidecar.board(), sidecar.admin_address().unwrap());
-        let webhook = sidecar.webhook_address();
-        let running = Some(std::thread::spawn(move || sidecar.run()));
-        Self { bench, board, admin, webhook, running }
-    }
-
-    fn serves(&self, version: &str) {
-        eventually(version, || {
-            let status = self.board.status();
-            let release = status.release.as_ref()?;
-            (release.models.values().next()?.stable.to_string() == version).then_some(())
-        });
-    }
-
-    fn answered(&self, trigger: u64) {
-        eventually("the pass that answers", || (self.board.status().last_pass?.trigger >= trigger).then_some(()));
-    }
-}
-
-impl Drop for Patient {
-    fn drop(&mut self) {
-        self.bench.control.stop();
-        let running = self.running.take().unwrap().join();
-        assert!(running.is_ok() || std::thread::panicking());
-    }
-}
 
 fn secret_file(bench: &Bench, name: &str, secret: &str) -> std::path::PathBuf {
     let file = bench.settings.store.with_file_name(name);
