@@ -205,7 +205,7 @@ struct SyncOrder {
 async fn sync(State(shown): State<Shown>, body: Bytes) -> Response {
     let order: SyncOrder = match order(&body) {
         Ok(order) => order,
-        Err(refusal) => return refusal,
+        Err(problem) => return say(StatusCode::BAD_REQUEST, &problem),
     };
     let desk = &shown.desk;
     desk.board.triggered(Trigger::Operator);
@@ -225,7 +225,7 @@ struct RollbackOrder {
 async fn rollback(State(shown): State<Shown>, body: Bytes) -> Response {
     match order::<RollbackOrder>(&body) {
         Ok(order) => obeyed(shown, move |ledger| ledger.roll_back(order.to.as_deref())).await,
-        Err(refusal) => refusal,
+        Err(problem) => say(StatusCode::BAD_REQUEST, &problem),
     }
 }
 
@@ -240,7 +240,7 @@ struct HoldOrder {
 async fn hold(State(shown): State<Shown>, body: Bytes) -> Response {
     match order::<HoldOrder>(&body) {
         Ok(order) => obeyed(shown, move |ledger| ledger.hold(&order.reason)).await,
-        Err(refusal) => refusal,
+        Err(problem) => say(StatusCode::BAD_REQUEST, &problem),
     }
 }
 
@@ -297,11 +297,11 @@ async fn hook(State(shown): State<Shown>, headers: HeaderMap, body: Body) -> Res
 }
 
 /// What an order's body says; an empty one says nothing.
-fn order<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Response> {
+fn order<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, String> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|e| say(StatusCode::BAD_REQUEST, &format!("the order cannot be read: {e}")))
+    serde_json::from_slice(body).map_err(|e| format!("the order cannot be read: {e}"))
 }
 
 /// A secret from its file; the reason why it cannot be read is the log's, not the caller's.

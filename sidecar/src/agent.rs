@@ -250,7 +250,8 @@ impl Agent {
             }
         };
         let Commit { id, author, subject, .. } = &current.release.commit;
-        info!(release = %current.name, commit = %id, author, subject, models = current.release.models.len(), "published a release");
+        let models = current.release.models.len();
+        info!(release = %current.name, commit = %id, author, subject, models, "published a release");
         self.current = Some(current);
         self.times = ready.times;
         self.timed = !ready.held;

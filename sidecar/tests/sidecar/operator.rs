@@ -28,7 +28,7 @@ fn a_rollback_needs_no_repository_and_is_in_the_store_when_it_is_answered() {
     let started = Instant::now();
     let answer = patient.order("/rollback", "");
     let took = started.elapsed();
-    println!("rollback, from the order to its answer: {took:?}");
+    eprintln!("rollback, from the order to its answer: {took:?}");
     assert_eq!(patient.bench.serves(), ("1.0.0".to_owned(), b"first forest".to_vec()));
     let current = patient.bench.current();
     // Not in place: a new release, which says what it is.
@@ -166,7 +166,7 @@ fn a_rollback_is_live_while_git_hangs() {
     let _connection = hung.accept().unwrap();
     let started = Instant::now();
     patient.order("/rollback", "");
-    println!("rollback while git hangs, from the order to its answer: {:?}", started.elapsed());
+    eprintln!("rollback while git hangs, from the order to its answer: {:?}", started.elapsed());
     server.take(&patient.bench.current());
     eventually("live", || (patient.status()["health"] == "Healthy").then_some(()));
     assert_eq!(patient.bench.serves().0, "1.0.0");
