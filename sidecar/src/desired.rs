@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use mainstay_models::store::AddError;
 use mainstay_models::yaml::FILE_BYTES_MAX;
-use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, ReleasedModel, ReleasedVersion, Serving, Version};
+use mainstay_models::{
+    Blob, EnvironmentName, ModelName, ModelSpec, Policy, ReleasedModel, ReleasedVersion, Serving, Version,
+};
 
 use crate::trouble::{Refusal, Trouble};
 
@@ -30,6 +32,8 @@ pub struct Desired {
     pub default: ModelName,
     /// The models.
     pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// When that may go live.
+    pub policy: Policy,
     /// Where the bytes of every blob come from.
     pub sources: Vec<Source>,
 }
@@ -109,7 +113,8 @@ pub fn desired(
         Unread::Trouble(problem) => Trouble::Retry(problem),
     })?;
     let serving = Serving::parse(&file, &text)?;
-    let mut desired = Desired { default: serving.default.clone(), models: BTreeMap::new(), sources: Vec::new() };
+    let (default, policy) = (serving.default.clone(), serving.policy.clone());
+    let mut desired = Desired { default, models: BTreeMap::new(), policy, sources: Vec::new() };
     for (name, served) in &serving.models {
         let mut versions = BTreeMap::new();
         for version in served.versions() {

@@ -10,10 +10,12 @@ use mainstay_models::{EnvironmentName, Publisher};
 use tracing::info;
 
 use crate::Control;
-use crate::admin::Admin;
+use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
-use crate::board::{Board, Health, Status, Sync};
+use crate::board::{Board, Health, Status, Sync, Trigger};
+use crate::clock::Clock;
 use crate::git::{self, Address, Credentials, Git, Reference, Transport};
+use crate::ledger::{Holds, Ledger};
 use crate::server::Server;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
@@ -36,6 +38,12 @@ pub struct Settings {
     pub interval: Duration,
     /// Where the admin listener listens; none for no listener.
     pub admin: Option<SocketAddr>,
+    /// The file with the token that changes through the admin listener need; none for changes from this host alone.
+    pub admin_token_file: Option<PathBuf>,
+    /// Where a listener for webhooks alone listens; none for no such listener.
+    pub webhook: Option<SocketAddr>,
+    /// The file with the secret that webhooks are signed with; none for no webhooks.
+    pub webhook_secret_file: Option<PathBuf>,
     /// The base URL of the server's admin listener, `http://HOST:PORT`; none for no confirmation.
     pub server: Option<String>,
     /// How the repository lets us in.
@@ -56,6 +64,8 @@ pub struct Settings {
     pub keep_releases: usize,
     /// Whether to end after one pass.
     pub once: bool,
+    /// What windows are held against.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -69,6 +79,9 @@ impl Settings {
             git_folder: None,
             interval: Duration::from_secs(1),
             admin: None,
+            admin_token_file: None,
+            webhook: None,
+            webhook_secret_file: None,
             server: None,
             credentials: Credentials::default(),
             program,
@@ -79,6 +92,7 @@ impl Settings {
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
             once: false,
+            clock: Clock::default(),
         }
     }
 }
@@ -90,7 +104,7 @@ pub enum Outcome {
     Synced,
     /// The last pass refused the commit.
     Refused,
-    /// The last pass failed in a way that the next might not.
+    /// The last pass failed in a way that the next might not, or what git asks for is held back.
     Retry,
 }
 
@@ -111,9 +125,11 @@ pub enum Error {
     /// The store cannot be published into.
     #[error("cannot start the sidecar")]
     Store(#[from] OpenError),
-    /// The admin listener cannot listen.
-    #[error("cannot listen on {address} (--admin)")]
+    /// A listener cannot listen.
+    #[error("cannot listen on {address} ({flag})")]
     Listen {
+        /// The flag that names the address.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -122,6 +138,9 @@ pub enum Error {
     /// The server's address is not one.
     #[error("--server is not http://HOST:PORT")]
     Server,
+    /// Webhooks are listened for and none could be told from a stranger's.
+    #[error("--webhook needs --webhook-secret-file")]
+    WebhookSecret,
     /// A host cannot be told from an impostor.
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
@@ -133,6 +152,7 @@ pub struct Sidecar {
     agent: Agent,
     board: Arc<Board>,
     admin: Option<Admin>,
+    webhook: Option<Admin>,
     control: Control,
     interval: Duration,
     once: bool,
@@ -146,8 +166,11 @@ impl Sidecar {
         if settings.repository.transport() == Transport::Ssh && !ssh_complete {
             return Err(Error::Ssh);
         }
+        if settings.webhook.is_some() && settings.webhook_secret_file.is_none() {
+            return Err(Error::WebhookSecret);
+        }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
-        let publisher = Publisher::open(&settings.store)?;
+        let publisher = Arc::new(Publisher::open(&settings.store)?);
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
@@ -158,18 +181,36 @@ impl Sidecar {
             failed: Vec::new(),
             problem: None,
             desired: None,
+            held_back: None,
+            hold: Holds::default(),
             release: None,
             last_pass: None,
             last_success_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
-        let admin = match settings.admin {
-            Some(address) => {
-                let admin = Admin::start(address, board.clone(), silence_max);
-                Some(admin.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
+        let ledger = Ledger::open(
+            publisher.clone(),
+            &settings.environment,
+            settings.clock.clone(),
+            board.clone(),
+            control.clone(),
+        );
+        let ledger = Arc::new(ledger);
+        let desk = Desk {
+            board: board.clone(),
+            ledger: ledger.clone(),
+            control: control.clone(),
+            silence_max,
+            token_file: settings.admin_token_file,
+            webhook_secret_file: settings.webhook_secret_file,
         };
+        let listen = |address: Option<SocketAddr>, flag, start: fn(SocketAddr, Desk) -> std::io::Result<Admin>| {
+            let start =
+                |address| start(address, desk.clone()).map_err(|source| Error::Listen { flag, address, source });
+            address.map(start).transpose()
+        };
+        let admin = listen(settings.admin, "--admin", Admin::start)?;
+        let webhook = listen(settings.webhook, "--webhook", Admin::start_webhook)?;
         let git_settings = git::Settings {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
@@ -188,13 +229,19 @@ impl Sidecar {
             confirm_max: settings.interval,
         };
         let git = Git::new(git_settings, control.clone());
-        let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());
-        Ok(Self { agent, board, admin, control, interval: settings.interval, once: settings.once })
+        let agent =
+            Agent::new(agent_settings, git, publisher, ledger, server, board.clone(), control.clone(), settings.clock);
+        Ok(Self { agent, board, admin, webhook, control, interval: settings.interval, once: settings.once })
     }
 
     /// Where the admin listener listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Where the listener for webhooks listens.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook.as_ref().map(Admin::address)
     }
 
     /// The status and the metrics, to be read while the sidecar runs.
@@ -205,6 +252,15 @@ impl Sidecar {
     /// One pass, for callers that have a loop of their own.
     pub fn reconcile(&mut self) -> Pass {
         self.agent.reconcile()
+    }
+
+    /// Asks for a pass because a signal came; for the program, which owns the signals.
+    pub fn on_signal(&self) -> impl Fn() + Send + 'static {
+        let (board, control) = (self.board.clone(), self.control.clone());
+        move || {
+            board.triggered(Trigger::Signal);
+            control.trigger();
+        }
     }
 
     /// The agent.
@@ -219,20 +275,25 @@ impl Sidecar {
         let status = self.board.status();
         let (repository, reference) = (&status.repository, &status.reference);
         let (environment, admin) = (&status.environment, self.admin_address().map(tracing::field::display));
-        info!(repository, reference, %environment, admin, "following a repository");
+        let webhook = self.webhook_address().map(tracing::field::display);
+        info!(repository, reference, %environment, admin, webhook, "following a repository");
         loop {
             let started = Instant::now();
             let outcome = match self.agent.reconcile() {
                 Pass::Published | Pass::Unchanged => Outcome::Synced,
                 Pass::Refused(_) => Outcome::Refused,
-                Pass::Retry(_) => Outcome::Retry,
+                Pass::Held(_) | Pass::Retry(_) => Outcome::Retry,
             };
             if self.once {
                 return outcome;
             }
             // From the start of the pass, so that waiting for the server does not slow the poll down.
             let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
-            self.control.wait_until(started + self.interval.mul_f64(jitter));
+            let mut due = started + self.interval.mul_f64(jitter);
+            if let Some(opens_in) = self.agent.opens_in() {
+                due = due.min(Instant::now() + opens_in);
+            }
+            self.control.wait_until(due);
             if self.control.stopped() {
                 info!("stopped");
                 return Outcome::Synced;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
-use super::reader::ReadError;
-use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link, release_named_by};
+use super::reader::{Current, ReadError};
+use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link};
 use crate::digest::Hasher;
-use crate::{Blob, Release};
+use crate::{Blob, Release, Rollback};
 
 /// The writer of a store. While one lives, no other can be opened, in this or another process.
 ///
@@ -93,6 +93,20 @@ pub enum PublishError {
     /// The store's releases cannot be listed.
     #[error("cannot list the store's releases")]
     List(#[source] io::Error),
+}
+
+/// Why an earlier release was not published again.
+#[derive(Debug, thiserror::Error)]
+pub enum RepublishError {
+    /// Nothing was ever published.
+    #[error("nothing is published yet")]
+    Empty,
+    /// It cannot be read, or what is live cannot.
+    #[error("cannot read the earlier release")]
+    Read(#[from] ReadError),
+    /// It cannot be published.
+    #[error("cannot publish the earlier release again")]
+    Publish(#[from] PublishError),
 }
 
 /// What was removed.
@@ -177,7 +191,7 @@ impl Publisher {
 
     /// Makes `release` the live one. All its blobs must have been added.
     pub fn publish(&self, release: &Release) -> Result<ReleaseName, PublishError> {
-        let last = self.releases().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
+        let last = self.layout.list().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
         let name = ReleaseName { seq: last + 1, commit: release.commit.id.clone() };
         let fail = |source| PublishError::Io { name: name.clone(), source };
         for blob in release.blobs() {
@@ -196,12 +210,25 @@ impl Publisher {
         Ok(name)
     }
 
+    /// Makes the content of an earlier release live again, as a new release that says so.
+    ///
+    /// A new release and not `current` pointing back: the sequence stays in the order of what happened, nothing that
+    /// was written is changed, and whoever compares names sees a change.
+    pub fn republish(&self, earlier: &ReleaseName) -> Result<ReleaseName, RepublishError> {
+        let reader = self.reader();
+        let live = reader.current_name()?.ok_or(RepublishError::Empty)?;
+        let Current { name, release, .. } = reader.release(earlier.clone())?;
+        // A way back to a way back is a way back to where that led.
+        let to = release.rollback.as_ref().map_or(name, |rollback| rollback.to.clone());
+        Ok(self.publish(&release.rolled_back(Rollback { from: live, to }))?)
+    }
+
     /// Removes all but the live release and the `keep_previous` before it, and every blob that none of these needs.
     pub fn collect(&self, keep_previous: usize) -> Result<Collected, ReadError> {
         let mut collected = Collected::default();
         let Some(current) = self.reader().current_name()? else { return Ok(collected) };
         let fail = |path: PathBuf| move |source| ReadError::Io { path, source };
-        let names = self.releases().map_err(fail(self.layout.releases()))?;
+        let names = self.layout.list().map_err(fail(self.layout.releases()))?;
         let live_or_before: Vec<_> = names.iter().filter(|name| name.seq <= current.seq).collect();
         let kept: BTreeSet<_> = live_or_before.into_iter().rev().take(keep_previous + 1).collect();
         let mut needed = BTreeSet::new();
@@ -227,12 +254,6 @@ impl Publisher {
             }
         }
         Ok(collected)
-    }
-
-    /// The releases in the store, oldest first.
-    fn releases(&self) -> io::Result<BTreeSet<ReleaseName>> {
-        let entries = std::fs::read_dir(self.layout.releases())?;
-        entries.filter_map(|entry| entry.map(|entry| release_named_by(&entry.path())).transpose()).collect()
     }
 
     /// A file aside, with a name that nothing else has. Readable by other users, since the serving
