@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::Control;
 use crate::board::{Board, Ended, FailedModel, Health, Problem, PublishedRelease, Sync, Times, now_unix_ms};
 use crate::desired::{Desired, Origin, Source, Unread, desired};
-use crate::git::{self, Failure, Git};
+use crate::git::{self, Advertised, Failure, Git};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
 
@@ -152,8 +152,7 @@ impl Agent {
 
     /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
     fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>) -> Result<Ended, Trouble> {
-        let advertised = self.git.advertised().map_err(|e| Trouble::retry(&e))?;
-        *asked = Some(advertised.clone());
+        let advertised = self.ask_git(asked, |git| git.advertised())?;
         let desired_unix_ms = Some(self.first_seen(&advertised));
         if self.is_published(&advertised) {
             return Ok(Ended::Unchanged);
@@ -166,8 +165,7 @@ impl Agent {
         let times = Times { desired_unix_ms, fetched_unix_ms: Some(now_unix_ms()), ..Times::default() };
         self.board.fetched(fetched.bytes);
         // The remote may have moved on between the two questions.
-        let commit = fetched.commit;
-        *asked = Some(commit.clone());
+        let commit = self.ask_git(asked, |_| Ok(fetched.advertised))?;
         if self.is_published(&commit) {
             return Ok(Ended::Unchanged);
         }
@@ -178,6 +176,20 @@ impl Agent {
             self.refused = Some((commit, refusal.clone()));
         }
         released.map(|()| Ended::Published)
+    }
+
+    /// What git asks for now, which is also shown.
+    fn ask_git(
+        &mut self,
+        asked: &mut Option<CommitId>,
+        ask: impl FnOnce(&mut Git) -> Result<Advertised, git::Error>,
+    ) -> Result<CommitId, Trouble> {
+        let Advertised { commit, name } = ask(&mut self.git).map_err(|e| Trouble::retry(&e))?;
+        *asked = Some(commit.clone());
+        if self.board.status().resolved.as_ref() != Some(&name) {
+            self.board.update(|status| status.resolved = Some(name));
+        }
+        Ok(commit)
     }
 
     /// Verifies everything that a fetched commit asks for, and publishes it.

@@ -64,6 +64,8 @@ pub struct Status {
     pub repository: String,
     /// The reference that is followed.
     pub reference: String,
+    /// The full name of the branch or tag that it stands for, such as the tag that a range chose; as last advertised.
+    pub resolved: Option<String>,
     /// Whether what is published is what git asks for.
     pub sync: Sync,
     /// How what is published is doing.

@@ -152,6 +152,7 @@ impl Sidecar {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
             reference: settings.reference.to_string(),
+            resolved: None,
             sync: Sync::Unknown,
             health: Health::Progressing,
             health_reason: None,

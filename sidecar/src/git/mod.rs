@@ -21,10 +21,11 @@ use crate::Control;
 
 mod address;
 mod frame;
+mod tags;
 pub mod worker;
 
 pub use address::{Address, AddressError, Reference, ReferenceError, Transport};
-pub use frame::{Failure, Fetched, History};
+pub use frame::{Advertised, Failure, Fetched, History, Lineage, Relation};
 use frame::{Job, Reply, Request};
 
 /// How often a running question looks whether the end was asked for.
@@ -137,11 +138,11 @@ impl Git {
         self.worker.as_ref().map(|worker| worker.child.id())
     }
 
-    /// The commit that the remote advertises: one list of references, no fetch.
-    pub fn advertised(&mut self) -> Result<CommitId, Error> {
+    /// What the remote advertises: one list of references, no fetch.
+    pub fn advertised(&mut self) -> Result<Advertised, Error> {
         let what = "ask the remote for its newest commit";
         match self.ask(what, Request::Advertise, self.settings.request_deadline, 0)? {
-            (Reply::Advertised(commit), _) => Ok(commit),
+            (Reply::Advertised(advertised), _) => Ok(advertised),
             _ => Err(self.garbled(what)),
         }
     }
@@ -171,6 +172,16 @@ impl Git {
         let request = Request::Read { commit: commit.clone(), path: path.to_owned(), bytes_max };
         match self.ask(what, request, self.settings.request_deadline, bytes_max)? {
             (Reply::Blob { .. }, body) => Ok(body),
+            _ => Err(self.garbled(what)),
+        }
+    }
+
+    /// How a fetched commit stands to an earlier one, and at most `commits_max` of the commits in between.
+    pub fn lineage(&mut self, commit: &CommitId, earlier: &CommitId, commits_max: usize) -> Result<Lineage, Error> {
+        let what = "read where a commit comes from";
+        let request = Request::Lineage { commit: commit.clone(), earlier: earlier.clone(), commits_max };
+        match self.ask(what, request, self.settings.request_deadline, 0)? {
+            (Reply::Lineage(lineage), _) => Ok(lineage),
             _ => Err(self.garbled(what)),
         }
     }

@@ -7,7 +7,7 @@ use mainstay_models::{Blob, Role};
 use mainstay_sidecar::agent::Pass;
 use mainstay_sidecar::{Health, Outcome, Sync, run};
 
-use crate::harness::{Bench, FakeServer, Repo, eventually, refusal, serving, status};
+use crate::harness::{Bench, FakeServer, Repo, eventually, refusal, retry, serving, status};
 
 #[test]
 fn a_commit_is_published_and_so_is_its_revert() {
@@ -208,6 +208,33 @@ fn an_unchanged_poll_fetches_nothing_and_writes_nothing() {
     assert!(is_empty(&bench.mirror().join("objects/pack")), "a fetch would have brought a pack");
     assert_eq!(bench.current(), before);
     assert_eq!(sidecar.agent().git_workers_started(), 1);
+}
+
+#[test]
+fn a_range_of_tags_is_followed_release_by_release() {
+    let repo = Repo::serving_iris();
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.reference = "^1".parse().unwrap();
+    let mut sidecar = bench.open();
+    let problem = retry(sidecar.reconcile());
+    assert!(problem.contains("has no tag in the range `^1`; 0 of its tags are versions"), "{problem}");
+    repo.git(&["tag", "v1.0.0"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    repo.roll("1.1.0");
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged, "a commit without a tag is not followed");
+    repo.git(&["tag", "v1.1.0-rc.1"]);
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged, "a pre-release was not asked for");
+    repo.git(&["tag", "--annotate", "--message", "1.1.0", "v1.1.0"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "1.1.0");
+    let seen = status(&sidecar);
+    assert_eq!((seen.reference.as_str(), seen.resolved.as_deref()), ("^1", Some("refs/tags/v1.1.0")));
+    // A second tag of the same commit changes the name and nothing else.
+    repo.git(&["tag", "v1.1.1"]);
+    std::fs::remove_dir_all(bench.mirror()).unwrap();
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(status(&sidecar).resolved.as_deref(), Some("refs/tags/v1.1.1"));
+    assert!(is_empty(&bench.mirror().join("objects/pack")), "a fetch would have brought a pack");
 }
 
 #[test]
