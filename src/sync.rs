@@ -23,7 +23,10 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     repo: Address,
 
-    /// The branch, tag, full reference or commit to follow.
+    /// What to follow: a branch, a tag, a full reference, a commit, or a range of tags.
+    ///
+    /// A range begins with ^ ~ = < or >, or holds a *: '^1', '~1.2', '>=1.0, <2', '1.*'. It follows the highest tag in it,
+    /// v1.2.3 or 1.2.3; pre-releases only where the range names one. Anything else is a name.
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
     reference: Reference,
 
@@ -54,6 +57,12 @@ pub struct Arguments {
     /// How many releases before the live one are kept in the store.
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     keep_releases: usize,
+
+    /// Also follow a commit that does not descend from the live one: an older commit, or a rewritten history.
+    ///
+    /// Without it, going back is `git revert`, which makes a new commit; a branch or tag that is moved back is refused.
+    #[arg(long)]
+    allow_rewind: bool,
 
     /// File with the token or password for https; read anew at each use.
     #[arg(long, value_name = "FILE")]
@@ -90,6 +99,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     settings.admin = (!arguments.once).then_some(arguments.admin);
     settings.server = arguments.server;
     settings.keep_releases = arguments.keep_releases;
+    settings.trust.allow_rewind = arguments.allow_rewind;
     settings.once = arguments.once;
     settings.credentials = Credentials {
         token_file: arguments.token_file,

@@ -18,6 +18,7 @@ use crate::desired::{Desired, Origin, Source, Unread, desired};
 use crate::git::{self, Advertised, Failure, Git};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
+use crate::trust;
 
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
@@ -39,6 +40,8 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How long a pass may wait for the server to take a release.
     pub confirm_max: Duration,
+    /// What is asked of a commit before it is believed.
+    pub trust: trust::Settings,
 }
 
 /// Follows one environment of one repository into one store.
@@ -52,6 +55,8 @@ pub struct Agent {
     control: Control,
     /// What the store says, as of this agent's last look; it is the only writer.
     current: Option<Current>,
+    /// The commit of `current`, also where that cannot be read.
+    live: Option<CommitId>,
     /// The newest release's way here.
     times: Times,
     /// The commit that git asks for, and when it first did, in ms since 1970.
@@ -86,11 +91,18 @@ impl Agent {
         control: Control,
     ) -> Self {
         // A release that cannot be read is as good as none: the next one takes its place.
-        let current = publisher.reader().current().unwrap_or_else(|error| {
-            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
-            None
-        });
-        let current = current.filter(|current| current.release.environment == settings.environment);
+        // Its name still says which commit nothing may go back behind.
+        let (current, live) = match publisher.reader().current() {
+            Ok(current) => {
+                let current = current.filter(|current| current.release.environment == settings.environment);
+                let live = current.as_ref().map(|current| current.release.commit.id.clone());
+                (current, live)
+            }
+            Err(error) => {
+                warn!(error = %Trouble::retry(&error), "the published release cannot be read");
+                (None, publisher.reader().current_name().ok().flatten().map(|name| name.commit))
+            }
+        };
         let untaken_since = Some(Instant::now());
         let times = Times::default();
         let agent = Self {
@@ -101,6 +113,7 @@ impl Agent {
             board,
             control,
             current,
+            live,
             times,
             seen: None,
             untaken_since,
@@ -170,7 +183,9 @@ impl Agent {
             return Ok(Ended::Unchanged);
         }
 
-        let released = self.release(&commit, times);
+        let live = self.live.as_ref();
+        let trusted = trust::check(&self.settings.trust, &mut self.git, &self.board, &commit, live);
+        let released = trusted.and_then(|()| self.release(&commit, times));
         if let Err(Trouble::Refused(refusal)) = &released {
             warn!(%commit, %refusal, "refused a commit");
             self.refused = Some((commit, refusal.clone()));
@@ -212,6 +227,7 @@ impl Agent {
         let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
         let release = release.expect("a validated serving.yaml names its default and its stable versions");
         let name = self.publisher.publish(&release).map_err(|e| Trouble::retry(&e))?;
+        self.live = Some(commit.clone());
         self.current = self.publisher.reader().current().map_err(|e| Trouble::retry(&e))?;
         self.times = times;
         self.untaken_since = Some(Instant::now());

@@ -176,6 +176,7 @@ struct Metrics {
     fetched_bytes: IntCounter,
     releases: IntCounter,
     workers: IntCounter,
+    rewinds_refused: IntCounter,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -233,6 +234,10 @@ impl Board {
 
     pub(crate) fn published(&self) {
         self.metrics.releases.inc();
+    }
+
+    pub(crate) fn rewind_refused(&self) {
+        self.metrics.rewinds_refused.inc();
     }
 
     pub(crate) fn live(&self, since_desired: Duration) {
@@ -344,6 +349,10 @@ impl Metrics {
             workers: metric!(IntCounter::new(
                 "git_workers_started_total",
                 "Git workers started; more than one means that one was killed or died.",
+            )),
+            rewinds_refused: metric!(IntCounter::new(
+                "rewinds_refused_total",
+                "Commits refused because they do not descend from the live one.",
             )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(

@@ -18,6 +18,7 @@ pub mod git;
 mod server;
 mod sidecar;
 pub mod trouble;
+pub mod trust;
 
 pub use board::{Health, Status, Sync};
 pub use control::Control;

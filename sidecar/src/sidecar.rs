@@ -15,6 +15,7 @@ use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync};
 use crate::git::{self, Address, Credentials, Git, Reference, Transport};
 use crate::server::Server;
+use crate::trust;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
 const JITTER: f64 = 0.1;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How many releases before the live one are kept.
     pub keep_releases: usize,
+    /// What is asked of a commit before it is believed.
+    pub trust: trust::Settings,
     /// Whether to end after one pass.
     pub once: bool,
 }
@@ -78,6 +81,7 @@ impl Settings {
             transfer_bytes_max: 1 << 30,
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
+            trust: trust::Settings::default(),
             once: false,
         }
     }
@@ -187,6 +191,7 @@ impl Sidecar {
             keep_releases: settings.keep_releases,
             artifact_bytes_max: settings.artifact_bytes_max,
             confirm_max: settings.interval,
+            trust: settings.trust,
         };
         let git = Git::new(git_settings, control.clone());
         let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());

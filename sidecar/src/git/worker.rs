@@ -471,6 +471,9 @@ fn lineage(repo: &Repository, commit: &CommitId, earlier: &CommitId, commits_max
     let commit = find_commit(repo, commit)?.id();
     let earlier = Oid::from_str(earlier.as_str()).map_err(Fault::Mirror)?;
     if !repo.odb().map_err(Fault::Mirror)?.exists(earlier) {
+        // Before anybody is blamed for it: a mirror that lost objects lacks more than that, and is cured.
+        let mut walk = repo.revwalk().map_err(Fault::Mirror)?;
+        walk.push(commit).and_then(|()| walk.try_for_each(|oid| oid.map(drop))).map_err(Fault::Mirror)?;
         return Ok(Lineage { relation: Relation::Gone, commits: Vec::new(), complete: false });
     }
     let descends = |from, of| repo.graph_descendant_of(from, of).map_err(Fault::Mirror);

@@ -250,10 +250,95 @@ fn a_restart_finds_its_release_and_publishes_nothing() {
 }
 
 #[test]
-fn a_force_push_is_followed_also_to_another_history() {
+fn an_older_commit_is_refused_and_its_revert_is_not() {
     let repo = Repo::serving_iris();
     let first = repo.head();
     let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    let second = repo.roll("1.1.0");
+    sidecar.reconcile();
+    repo.git(&["reset", "--hard", "--quiet", first.as_str()]);
+    let refused = refusal(sidecar.reconcile());
+    let expected = format!("commit {} is older than the live {}", first.short(), second.short());
+    assert!(refused.starts_with(&expected) && refused.contains("git revert"), "{refused}");
+    assert_eq!(bench.serves().0, "1.1.0");
+    assert_eq!(refusal(sidecar.reconcile()), refused);
+    assert!(sidecar.board().metrics().contains("mainstay_sync_rewinds_refused_total 1"), "once for a commit");
+
+    // A restart knows what was live, and so does a mirror that is made anew: without what was live in it.
+    drop(sidecar);
+    let mut sidecar = bench.open();
+    assert_eq!(refusal(sidecar.reconcile()), refused);
+    std::fs::remove_dir_all(bench.mirror()).unwrap();
+    let mut sidecar = {
+        drop(sidecar);
+        bench.open()
+    };
+    let gone = refusal(sidecar.reconcile());
+    assert!(gone.contains("which is not in its repository any more"), "{gone}");
+
+    repo.git(&["reset", "--hard", "--quiet", second.as_str()]);
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(status(&sidecar).problem, None);
+    repo.git(&["revert", "--no-edit", "HEAD"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "1.0.0");
+}
+
+#[test]
+fn another_history_is_refused_until_what_is_live_is_merged_into_it() {
+    let repo = Repo::serving_iris();
+    let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    sidecar.reconcile();
+    repo.git(&["checkout", "--quiet", "--orphan", "other"]);
+    repo.roll("3.0.0");
+    repo.git(&["branch", "--move", "main", "before"]);
+    repo.git(&["branch", "--move", "other", "main"]);
+    let refused = refusal(sidecar.reconcile());
+    assert!(refused.contains("does not descend from the live") && refused.contains("git merge"), "{refused}");
+    assert_eq!(bench.serves().0, "1.0.0");
+    repo.git(&["merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "--no-edit", "before"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "3.0.0");
+}
+
+#[test]
+fn a_release_that_cannot_be_read_still_says_what_nothing_may_go_back_behind() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    let bench = Bench::following(&repo.address());
+    let second = repo.roll("1.1.0");
+    bench.open().reconcile();
+    std::fs::write(bench.settings.store.join(format!("releases/1-{second}.json")), "{").unwrap();
+    repo.git(&["reset", "--hard", "--quiet", first.as_str()]);
+    assert!(refusal(bench.open().reconcile()).contains("is older than the live"));
+    repo.git(&["reset", "--hard", "--quiet", second.as_str()]);
+    assert_eq!(bench.open().reconcile(), Pass::Published, "the same commit heals it");
+    assert_eq!(bench.serves().0, "1.1.0");
+}
+
+#[test]
+fn a_deleted_tag_does_not_bring_the_one_before_it_back() {
+    let repo = Repo::serving_iris();
+    repo.git(&["tag", "v1.0.0"]);
+    repo.roll("1.1.0");
+    repo.git(&["tag", "v1.1.0"]);
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.reference = "^1".parse().unwrap();
+    let mut sidecar = bench.open();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    repo.git(&["tag", "--delete", "v1.1.0"]);
+    assert!(refusal(sidecar.reconcile()).contains("is older than the live"));
+    assert_eq!(bench.serves().0, "1.1.0");
+}
+
+#[test]
+fn a_force_push_is_followed_where_that_is_allowed() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.trust.allow_rewind = true;
     let mut sidecar = bench.open();
     repo.roll("1.1.0");
     sidecar.reconcile();
