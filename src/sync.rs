@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_models::EnvironmentName;
+use mainstay_sidecar::trust::{self, Verify};
 use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings};
 
 use crate::{USAGE, failed, shutdown};
@@ -58,6 +59,19 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     keep_releases: usize,
 
+    /// Which commits must be signed: none, the newest (head), or every commit since the live one (strict).
+    ///
+    /// With an empty store, strict verifies the newest commit and says so in /status. Needs --allowed-signers.
+    #[arg(long, value_name = "none|head|strict", default_value = "none", value_parser = parse_verify)]
+    verify: Verify,
+
+    /// The YAML file of those who may sign, with an SSH or OpenPGP key, and what for; read anew at each use.
+    ///
+    /// Each of its `signers` has a `name`, a key (`ssh`, one line, or `openpgp`, an armored certificate), and if wished
+    /// `environments`, `models`, `validFrom` and `validUntil`. docs/operating.md shows one.
+    #[arg(long, value_name = "FILE")]
+    allowed_signers: Option<PathBuf>,
+
     /// Also follow a commit that does not descend from the live one: an older commit, or a rewritten history.
     ///
     /// Without it, going back is `git revert`, which makes a new commit; a branch or tag that is moved back is refused.
@@ -81,6 +95,15 @@ pub struct Arguments {
     once: bool,
 }
 
+fn parse_verify(text: &str) -> Result<Verify, String> {
+    match text {
+        "none" => Ok(Verify::None),
+        "head" => Ok(Verify::Head),
+        "strict" => Ok(Verify::Strict),
+        _ => Err("write none, head or strict".to_owned()),
+    }
+}
+
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|e| e.to_string())?;
     let allowed = Duration::from_millis(10)..=Duration::from_secs(86_400);
@@ -99,7 +122,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
     settings.admin = (!arguments.once).then_some(arguments.admin);
     settings.server = arguments.server;
     settings.keep_releases = arguments.keep_releases;
-    settings.trust.allow_rewind = arguments.allow_rewind;
+    settings.trust = trust::Settings {
+        verify: arguments.verify,
+        allowed_signers: arguments.allowed_signers,
+        allow_rewind: arguments.allow_rewind,
+    };
     settings.once = arguments.once;
     settings.credentials = Credentials {
         token_file: arguments.token_file,
@@ -113,7 +140,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
     match mainstay_sidecar::run(settings, control) {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
-        Err(error @ (Error::Server | Error::Ssh)) => failed(&error, USAGE),
+        Err(error @ (Error::Server | Error::Ssh | Error::Signers)) => failed(&error, USAGE),
         Err(error) => failed(&error, 2),
     }
 }

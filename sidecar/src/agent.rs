@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mainstay_models::store::{AddError, Current};
 use mainstay_models::yaml::FILE_BYTES_MAX;
-use mainstay_models::{Change, Commit, CommitId, EnvironmentName, Publisher, Release, Serving};
+use mainstay_models::{Change, Commit, CommitId, Digest, EnvironmentName, Publisher, Release, Serving};
 use tracing::{info, warn};
 
 use crate::Control;
@@ -18,7 +18,7 @@ use crate::desired::{Desired, Origin, Source, Unread, desired};
 use crate::git::{self, Advertised, Failure, Git};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
-use crate::trust;
+use crate::trust::{self, Judge, Verified};
 
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
@@ -63,8 +63,8 @@ pub struct Agent {
     seen: Option<(CommitId, u64)>,
     /// Since when the server has not shown that it has taken the newest release whole.
     untaken_since: Option<Instant>,
-    /// The commit that was refused last, so that it is not read again at each poll.
-    refused: Option<(CommitId, Refusal)>,
+    /// The commit that was refused last, so that it is not read again at each poll, and the mark of the allowed signers.
+    refused: Option<(CommitId, Refusal, Option<Digest>)>,
 }
 
 /// How a pass ended.
@@ -184,11 +184,14 @@ impl Agent {
         }
 
         let live = self.live.as_ref();
-        let trusted = trust::check(&self.settings.trust, &mut self.git, &self.board, &commit, live);
-        let released = trusted.and_then(|()| self.release(&commit, times));
+        let (settings, environment) = (&self.settings.trust, &self.settings.environment);
+        // Taken before the file is used: what changes in between is looked at in the next pass.
+        let mark = settings.mark();
+        let mut judge = Judge { settings, environment, git: &mut self.git, board: &self.board };
+        let released = judge.check(&commit, live).and_then(|verified| self.release(&commit, times, verified));
         if let Err(Trouble::Refused(refusal)) = &released {
             warn!(%commit, %refusal, "refused a commit");
-            self.refused = Some((commit, refusal.clone()));
+            self.refused = Some((commit, refusal.clone(), mark));
         }
         released.map(|()| Ended::Published)
     }
@@ -208,7 +211,7 @@ impl Agent {
     }
 
     /// Verifies everything that a fetched commit asks for, and publishes it.
-    fn release(&mut self, commit: &CommitId, mut times: Times) -> Result<(), Trouble> {
+    fn release(&mut self, commit: &CommitId, mut times: Times, verified: Option<Verified>) -> Result<(), Trouble> {
         let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
         let Desired { default, models, sources } = {
             let (git, board) = (&mut self.git, &self.board);
@@ -233,6 +236,10 @@ impl Agent {
         self.untaken_since = Some(Instant::now());
         self.refused = None;
         self.board.published();
+        if let Some(Verified { signer, fingerprint, commits, note, .. }) = &verified {
+            info!(%commit, signer, fingerprint, commits, note, "verified the signatures");
+        }
+        self.board.update(|status| status.verified = verified);
         self.show_release();
         let Commit { author, subject, .. } = &release.commit;
         info!(release = %name, %commit, author, subject, models = release.models.len(), "published a release");
@@ -356,8 +363,8 @@ impl Agent {
     }
 
     fn refusal_of(&self, commit: &CommitId) -> Option<Refusal> {
-        let (refused, refusal) = self.refused.as_ref()?;
-        (refused == commit).then(|| refusal.clone())
+        let (refused, refusal, mark) = self.refused.as_ref()?;
+        (refused == commit && *mark == self.settings.trust.mark()).then(|| refusal.clone())
     }
 
     fn show_release(&self) {

@@ -129,6 +129,9 @@ pub enum Error {
     /// A host cannot be told from an impostor.
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
+    /// It would not be clear what is verified.
+    #[error("signatures are verified with both --verify head or strict, and --allowed-signers FILE")]
+    Signers,
 }
 
 /// A sidecar that is ready to run: the store is locked, the listener listens.
@@ -150,6 +153,9 @@ impl Sidecar {
         if settings.repository.transport() == Transport::Ssh && !ssh_complete {
             return Err(Error::Ssh);
         }
+        if !settings.trust.is_complete() {
+            return Err(Error::Signers);
+        }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
         let publisher = Publisher::open(&settings.store)?;
         let board = Arc::new(Board::new(Status {
@@ -157,6 +163,8 @@ impl Sidecar {
             repository: settings.repository.to_string(),
             reference: settings.reference.to_string(),
             resolved: None,
+            verify: settings.trust.verify,
+            verified: None,
             sync: Sync::Unknown,
             health: Health::Progressing,
             health_reason: None,

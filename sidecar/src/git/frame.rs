@@ -3,6 +3,7 @@
 //! A frame is a length (4 bytes, big endian), that many bytes of JSON, and after a [`Reply::Blob`] the blob's
 //! bytes as they are. Both sides bound what they read.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -53,6 +54,22 @@ pub enum Request {
         /// The most bytes it may have.
         bytes_max: u64,
     },
+    /// What are the bytes of a fetched commit object?
+    CommitObject {
+        /// The commit.
+        commit: CommitId,
+        /// The most bytes it may have.
+        bytes_max: u64,
+    },
+    /// What is in a folder at the top of a fetched commit?
+    Folder {
+        /// The commit.
+        commit: CommitId,
+        /// The folder.
+        name: String,
+        /// The most entries it may have.
+        entries_max: usize,
+    },
     /// How does a fetched commit stand to an earlier one, and which commits came in between?
     Lineage {
         /// The commit.
@@ -89,6 +106,8 @@ pub enum Reply {
         /// How many.
         size_bytes: u64,
     },
+    /// The object id of each entry; nothing where there is no such folder.
+    Folder(BTreeMap<String, String>),
     /// How the commits stand to each other.
     Lineage(Lineage),
     /// The commits that changed a file.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,12 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
         Request::Describe { commit } => Reply::Described(home.healing(|repo| describe(&find_commit(repo, commit)?))?),
         Request::Read { commit, path, bytes_max } => {
             return home.healing(|repo| read(repo, commit, path, *bytes_max)).map(Answer::Blob);
+        }
+        Request::CommitObject { commit, bytes_max } => {
+            return home.healing(|repo| commit_object(repo, commit, *bytes_max)).map(Answer::Blob);
+        }
+        Request::Folder { commit, name, entries_max } => {
+            Reply::Folder(home.healing(|repo| folder(repo, commit, name, *entries_max))?)
         }
         Request::Lineage { commit, earlier, commits_max } => {
             Reply::Lineage(home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?)
@@ -465,6 +472,44 @@ fn read(repo: &Repository, commit: &CommitId, path: &str, bytes_max: u64) -> Res
         return Err(Failure::TooLarge { path: path.to_owned(), size_bytes, bytes_max }.into());
     }
     Ok(odb.read(oid).map_err(Fault::Mirror)?.data().to_vec())
+}
+
+/// The bytes of a commit. libgit2 holds them against its id as it reads them.
+fn commit_object(repo: &Repository, commit: &CommitId, bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    let oid = find_commit(repo, commit)?.id();
+    let object =
+        repo.odb().and_then(|odb| odb.read(oid).map(|object| object.data().to_vec())).map_err(Fault::Mirror)?;
+    if object.len() as u64 > bytes_max {
+        let (path, size_bytes) = (format!("commit {}", commit.short()), object.len() as u64);
+        return Err(Failure::TooLarge { path, size_bytes, bytes_max }.into());
+    }
+    Ok(object)
+}
+
+fn folder(
+    repo: &Repository,
+    commit: &CommitId,
+    name: &str,
+    entries_max: usize,
+) -> Result<BTreeMap<String, String>, Fault> {
+    let top = find_commit(repo, commit)?.tree_id();
+    check_size(repo, top)?;
+    let top = repo.find_tree(top).map_err(Fault::Mirror)?;
+    let Some(entry) = top.get_name(name).filter(|entry| entry.kind() == Some(ObjectType::Tree)) else {
+        return Ok(BTreeMap::new());
+    };
+    check_size(repo, entry.id())?;
+    let tree = repo.find_tree(entry.id()).map_err(Fault::Mirror)?;
+    if tree.len() > entries_max {
+        let (path, size_bytes, bytes_max) = (format!("folder {name}"), tree.len() as u64, entries_max as u64);
+        return Err(Failure::TooLarge { path, size_bytes, bytes_max }.into());
+    }
+    // A name that is longer, or not text, is nobody's model.
+    let named = |entry: git2::TreeEntry<'_>| {
+        let name = std::str::from_utf8(entry.name_bytes()).ok().filter(|name| name.len() <= 100)?;
+        Some((name.to_owned(), entry.id().to_string()))
+    };
+    Ok(tree.iter().filter_map(named).collect())
 }
 
 fn lineage(repo: &Repository, commit: &CommitId, earlier: &CommitId, commits_max: usize) -> Result<Lineage, Fault> {

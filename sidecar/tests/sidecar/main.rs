@@ -7,3 +7,4 @@ mod faults;
 mod git;
 mod harness;
 mod sync;
+mod trust;
