@@ -37,7 +37,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Arguments),
-    Sync(sync::Arguments),
+    Sync(Box<sync::Arguments>),
     Demo(demo::Arguments),
     #[command(hide = true)]
     Trial(trial::Arguments),
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Sync(arguments) => sync::run(arguments),
+        Command::Sync(arguments) => sync::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Trial(_) | Command::GitWorker => unreachable!("they have returned above"),
     }

@@ -50,6 +50,7 @@ impl Certificate {
         newest(of_users.chain(direct), time)
     }
 
+    /// What the primary key says about itself, if it is good at `time`.
     fn check_primary(&self, time: u32) -> Result<&Packet, String> {
         let primary = &self.0.primary_key;
         if self.0.details.revocation_signatures.iter().any(|signature| signature.verify_key(primary).is_ok()) {
@@ -60,7 +61,7 @@ impl Certificate {
         Ok(own)
     }
 
-    /// The key of this certificate that `signature` names, where it may sign at `time`.
+    /// Whether a subkey may sign at `time`.
     fn check_subkey(&self, subkey: &SignedPublicSubKey, time: u32) -> Result<(), String> {
         let primary = &self.0.primary_key;
         let bound = |signature: &&Packet| signature.verify_subkey_binding(primary, &subkey.key).is_ok();
@@ -71,7 +72,7 @@ impl Certificate {
         }
         let binding = newest(of_type(SignatureType::SubkeyBinding), time).ok_or("its subkey is not bound to it")?;
         let back = binding.embedded_signature();
-        if !back.is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok()) {
+        if back.is_none_or(|back| back.verify_primary_key_binding(&subkey.key, primary).is_err()) {
             return Err("its subkey did not agree to be bound to it".to_owned());
         }
         if !binding.key_flags().sign() {
@@ -191,7 +192,7 @@ impl Signature {
         }
     }
 
-    fn check_made_by(&self, key: &(impl VerifyingKey + KeyDetails), payload: &[u8]) -> Result<(), String> {
+    fn check_made_by(&self, key: &impl VerifyingKey, payload: &[u8]) -> Result<(), String> {
         check_strength(key.public_params())?;
         self.0.verify(key, payload).map_err(|_| "it does not fit what is in the commit".to_owned())
     }
