@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_models::EnvironmentName;
+use mainstay_sidecar::trust::{self, Verify};
 use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings, Sidecar};
 
 use crate::{USAGE, failed, shutdown};
@@ -26,7 +27,10 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     repo: Address,
 
-    /// The branch, tag, full reference or commit to follow.
+    /// What to follow: a branch, a tag, a full reference, a commit, or a range of tags.
+    ///
+    /// A range begins with ^ ~ = < or >, or holds a *: '^1', '~1.2', '>=1.0, <2', '1.*'. It follows the highest tag in it,
+    /// v1.2.3 or 1.2.3; pre-releases only where the range names one. Anything else is a name.
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
     reference: Reference,
 
@@ -70,6 +74,25 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     keep_releases: usize,
 
+    /// Which commits must be signed: none, the newest (head), or every commit since the live one (strict).
+    ///
+    /// With an empty store, strict verifies the newest commit and says so in /status. Needs --allowed-signers.
+    #[arg(long, value_name = "none|head|strict", default_value = "none", value_parser = parse_verify)]
+    verify: Verify,
+
+    /// The YAML file of those who may sign, with an SSH or OpenPGP key, and what for; read anew at each use.
+    ///
+    /// Each of its `signers` has a `name`, a key (`ssh`, one line, or `openpgp`, an armored certificate), and if wished
+    /// `environments`, `models`, `validFrom` and `validUntil`. docs/operating.md shows one.
+    #[arg(long, value_name = "FILE")]
+    allowed_signers: Option<PathBuf>,
+
+    /// Also follow a commit that does not descend from the live one: an older commit, or a rewritten history.
+    ///
+    /// Without it, going back is `git revert`, which makes a new commit; a branch or tag that is moved back is refused.
+    #[arg(long)]
+    allow_rewind: bool,
+
     /// File with the token or password for https; read anew at each use.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -85,6 +108,15 @@ pub struct Arguments {
     /// Make one pass and end, without an admin listener.
     #[arg(long)]
     once: bool,
+}
+
+fn parse_verify(text: &str) -> Result<Verify, String> {
+    match text {
+        "none" => Ok(Verify::None),
+        "head" => Ok(Verify::Head),
+        "strict" => Ok(Verify::Strict),
+        _ => Err("write none, head or strict".to_owned()),
+    }
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -108,6 +140,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
     settings.webhook_secret_file = arguments.webhook_secret_file;
     settings.server = arguments.server;
     settings.keep_releases = arguments.keep_releases;
+    settings.trust = trust::Settings {
+        verify: arguments.verify,
+        allowed_signers: arguments.allowed_signers,
+        allow_rewind: arguments.allow_rewind,
+    };
     settings.once = arguments.once;
     settings.credentials = Credentials {
         token_file: arguments.token_file,
@@ -121,7 +158,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
     let sidecar = match Sidecar::open(settings, control) {
         Ok(sidecar) => sidecar,
-        Err(error @ (Error::Server | Error::Ssh | Error::WebhookSecret)) => return failed(&error, USAGE),
+        Err(error @ (Error::Server | Error::Ssh | Error::Signers | Error::WebhookSecret)) => {
+            return failed(&error, USAGE);
+        }
         Err(error) => return failed(&error, 2),
     };
     if let Err(error) = shutdown::on_hangup(sidecar.on_signal()) {

@@ -36,7 +36,7 @@ impl fmt::Display for YamlError {
 
 /// A fault found after parsing, which [`parse`] turns into a [`YamlError`] by adding the file.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub struct Fault {
     line: u64,
     field: String,
     problem: String,
@@ -44,7 +44,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     /// A fault of `value`, which stands in the file at `field`.
-    pub(crate) fn at<T>(value: &Spanned<T>, field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub fn at<T>(value: &Spanned<T>, field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { line: value.referenced.line(), field: field.into(), problem: problem.into() }
     }
 }
@@ -53,11 +53,7 @@ impl Fault {
 ///
 /// Refuses unknown and duplicate fields, more than one document, and YAML that would expand beyond
 /// its size: anchors and aliases are refused outright, since no file of ours needs them.
-pub(crate) fn parse<Raw, T>(
-    file: &str,
-    text: &[u8],
-    validate: impl FnOnce(Raw) -> Result<T, Fault>,
-) -> Result<T, YamlError>
+pub fn parse<Raw, T>(file: &str, text: &[u8], validate: impl FnOnce(Raw) -> Result<T, Fault>) -> Result<T, YamlError>
 where
     Raw: DeserializeOwned,
 {
@@ -107,7 +103,7 @@ fn field_path(path: &serde_path_to_error::Path) -> String {
 }
 
 /// The one version of our files' format.
-pub(crate) fn check_api_version(version: &Spanned<String>) -> Result<(), Fault> {
+pub fn check_api_version(version: &Spanned<String>) -> Result<(), Fault> {
     if version.value == "mainstay/v1" {
         return Ok(());
     }

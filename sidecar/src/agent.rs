@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use mainstay_models::store::Current;
 use mainstay_models::yaml::FILE_BYTES_MAX;
-use mainstay_models::{Change, Commit, CommitId, EnvironmentName, Publisher, Release, Serving};
+use mainstay_models::{Change, Commit, CommitId, Digest, EnvironmentName, Publisher, Release, Serving};
 use tracing::{info, warn};
 
 use crate::Control;
 use crate::board::{Board, Ended, FailedModel, Health, HeldBack, Problem, Sync, Times, now_unix_ms};
 use crate::clock::{Clock, unix_ms};
 use crate::desired::{Desired, Origin, Source, Unread, desired};
-use crate::git::{self, Failure, Git};
+use crate::git::{self, Advertised, Failure, Git};
 use crate::ledger::{Ledger, Ready, Verdict};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
+use crate::trust::{self, Judge, Verified};
 
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
@@ -43,6 +44,8 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How long a pass may wait for the server to take a release.
     pub confirm_max: Duration,
+    /// What is asked of a commit before it is believed.
+    pub trust: trust::Settings,
 }
 
 /// Follows one environment of one repository into one store.
@@ -58,6 +61,8 @@ pub struct Agent {
     clock: Clock,
     /// What is published, as of this agent's last look: an operator may have rolled back since.
     current: Option<Current>,
+    /// The commit of `current`, also where that cannot be read.
+    live: Option<CommitId>,
     /// The newest release's way here.
     times: Times,
     /// The commit that git asks for, and when it first did, in ms since 1970.
@@ -66,12 +71,13 @@ pub struct Agent {
     untaken_since: Option<Instant>,
     /// Whether the newest release's way here says how fast it was.
     timed: bool,
-    /// The release that was verified last and held back, so that it is not read again at each poll.
-    ready: Option<Ready>,
+    /// The release that was verified last and held back, so that it is not read again at each poll, and the mark of the
+    /// allowed signers.
+    ready: Option<(Ready, Option<Digest>)>,
     /// What held a release back in the last pass.
     held: Option<HeldBack>,
-    /// The commit that was refused last, so that it is not read again at each poll.
-    refused: Option<(CommitId, Refusal)>,
+    /// The commit that was refused last, so that it is not read again at each poll, and the mark of the allowed signers.
+    refused: Option<(CommitId, Refusal, Option<Digest>)>,
 }
 
 /// How a pass ended.
@@ -103,6 +109,11 @@ impl Agent {
         clock: Clock,
     ) -> Self {
         let current = ledger.current();
+        // Of a release that cannot be read, the name still says which commit nothing may go back behind.
+        let live = match publisher.reader().current() {
+            Ok(_) => current.as_ref().map(|current| current.release.commit.id.clone()),
+            Err(_) => publisher.reader().current_name().ok().flatten().map(|name| name.commit),
+        };
         let untaken_since = Some(Instant::now());
         let times = Times::default();
         let agent = Self {
@@ -115,6 +126,7 @@ impl Agent {
             control,
             clock,
             current,
+            live,
             times,
             seen: None,
             untaken_since,
@@ -177,9 +189,7 @@ impl Agent {
 
     /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
     fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>, now: bool) -> Result<Ended, Trouble> {
-        let advertised = self.git.advertised().map_err(|e| Trouble::retry(&e))?;
-        *asked = Some(advertised.clone());
-        self.ledger.asked(&advertised);
+        let advertised = self.ask_git(asked, |git| git.advertised())?;
         let desired_unix_ms = Some(self.first_seen(&advertised));
         if self.is_published(&advertised) {
             self.ledger.settled();
@@ -189,32 +199,52 @@ impl Agent {
             return Err(refusal.into());
         }
 
-        if let Some(ready) = self.ready.take_if(|ready| ready.release.commit.id == advertised) {
-            return self.publish(ready, now);
+        // Taken before the file is used: what changes in between is looked at in the next pass.
+        let mark = self.settings.trust.mark();
+        let unchanged =
+            |(ready, by): &mut (Ready, Option<Digest>)| ready.release.commit.id == advertised && *by == mark;
+        if let Some((ready, _)) = self.ready.take_if(unchanged) {
+            return self.publish(ready, mark, now);
         }
 
         let fetched = self.git.fetch().map_err(|e| Trouble::retry(&e))?;
         let times = Times { desired_unix_ms, fetched_unix_ms: Some(now_unix_ms()), ..Times::default() };
         self.board.fetched(fetched.bytes);
         // The remote may have moved on between the two questions.
-        let commit = fetched.commit;
-        *asked = Some(commit.clone());
-        self.ledger.asked(&commit);
+        let commit = self.ask_git(asked, |_| Ok(fetched.advertised))?;
         if self.is_published(&commit) {
             self.ledger.settled();
             return Ok(Ended::Unchanged);
         }
 
-        let ready = self.prepare(&commit, times);
+        let live = self.live.as_ref();
+        let (settings, environment) = (&self.settings.trust, &self.settings.environment);
+        let mut judge = Judge { settings, environment, git: &mut self.git, board: &self.board };
+        let ready = judge.check(&commit, live).and_then(|verified| self.prepare(&commit, times, verified));
         if let Err(Trouble::Refused(refusal)) = &ready {
             warn!(%commit, %refusal, "refused a commit");
-            self.refused = Some((commit, refusal.clone()));
+            self.refused = Some((commit, refusal.clone(), mark));
         }
-        self.publish(ready?, now)
+        self.publish(ready?, mark, now)
+    }
+
+    /// What git asks for now, which is also shown.
+    fn ask_git(
+        &mut self,
+        asked: &mut Option<CommitId>,
+        ask: impl FnOnce(&mut Git) -> Result<Advertised, git::Error>,
+    ) -> Result<CommitId, Trouble> {
+        let Advertised { commit, name } = ask(&mut self.git).map_err(|e| Trouble::retry(&e))?;
+        *asked = Some(commit.clone());
+        self.ledger.asked(&commit);
+        if self.board.status().resolved.as_ref() != Some(&name) {
+            self.board.update(|status| status.resolved = Some(name));
+        }
+        Ok(commit)
     }
 
     /// Verifies everything that a fetched commit asks for, and brings it into the store.
-    fn prepare(&mut self, commit: &CommitId, mut times: Times) -> Result<Ready, Trouble> {
+    fn prepare(&mut self, commit: &CommitId, mut times: Times, verified: Option<Verified>) -> Result<Ready, Trouble> {
         let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
         let Desired { default, models, policy, sources } = {
             let (git, board) = (&mut self.git, &self.board);
@@ -232,11 +262,11 @@ impl Agent {
         let changes = self.changes(commit)?;
         let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
         let release = release.expect("a validated serving.yaml names its default and its stable versions");
-        Ok(Ready { release, policy, times, held: false })
+        Ok(Ready { release, policy, times, verified, held: false })
     }
 
-    /// Makes a verified release live, unless something holds it back.
-    fn publish(&mut self, mut ready: Ready, now: bool) -> Result<Ended, Trouble> {
+    /// Makes a verified release live, unless something holds it back. `mark` stands for the signers that it was verified by.
+    fn publish(&mut self, mut ready: Ready, mark: Option<Digest>, now: bool) -> Result<Ended, Trouble> {
         let current = match self.ledger.publish(&ready, now, self.settings.keep_releases)? {
             Verdict::Published(current) => current,
             Verdict::Held(held) => {
@@ -245,19 +275,24 @@ impl Agent {
                 }
                 self.held = Some(held);
                 ready.held = true;
-                self.ready = Some(ready);
+                self.ready = Some((ready, mark));
                 return Ok(Ended::Held);
             }
         };
         let Commit { id, author, subject, .. } = &current.release.commit;
         let models = current.release.models.len();
         info!(release = %current.name, commit = %id, author, subject, models, "published a release");
+        if let Some(Verified { signer, fingerprint, commits, note, .. }) = &ready.verified {
+            info!(commit = %id, signer, fingerprint, commits, note, "verified the signatures");
+        }
+        self.live = Some(id.clone());
         self.current = Some(current);
         self.times = ready.times;
         self.timed = !ready.held;
         self.untaken_since = Some(Instant::now());
         self.refused = None;
         self.board.published();
+        self.board.update(|status| status.verified = ready.verified);
         self.show_release();
         Ok(Ended::Published)
     }
@@ -272,6 +307,7 @@ impl Agent {
     fn catch_up(&mut self) {
         let current = self.ledger.current();
         if current.as_ref().map(|current| &current.name) != self.current.as_ref().map(|current| &current.name) {
+            self.live = current.as_ref().map(|current| current.release.commit.id.clone());
             self.current = current;
             self.times = Times::default();
             self.untaken_since = Some(Instant::now());
@@ -377,8 +413,8 @@ impl Agent {
     }
 
     fn refusal_of(&self, commit: &CommitId) -> Option<Refusal> {
-        let (refused, refusal) = self.refused.as_ref()?;
-        (refused == commit).then(|| refusal.clone())
+        let (refused, refusal, mark) = self.refused.as_ref()?;
+        (refused == commit && *mark == self.settings.trust.mark()).then(|| refusal.clone())
     }
 
     fn show_release(&self) {

@@ -18,6 +18,8 @@ use serde::Serialize;
 use crate::ledger::Holds;
 pub use crate::server::FailedModel;
 use crate::trouble::{Refusal, Trouble};
+use crate::trust::signers::Reason;
+use crate::trust::{Verified, Verify};
 
 /// Whether what is published is what git asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,6 +80,12 @@ pub struct Status {
     pub repository: String,
     /// The reference that is followed.
     pub reference: String,
+    /// The full name of the branch or tag that it stands for, such as the tag that a range chose; as last advertised.
+    pub resolved: Option<String>,
+    /// Which commits must be signed.
+    pub verify: Verify,
+    /// Whose word was taken for the newest release; none before this process published one, or without verification.
+    pub verified: Option<Verified>,
     /// Whether what is published is what git asks for.
     pub sync: Sync,
     /// How what is published is doing.
@@ -239,6 +247,9 @@ struct Metrics {
     rollbacks: IntCounter,
     held_back: IntGaugeVec,
     holds: IntGaugeVec,
+    rewinds_refused: IntCounter,
+    signatures_verified: IntCounter,
+    signature_failures: IntCounterVec,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -302,6 +313,18 @@ impl Board {
 
     pub(crate) fn rolled_back(&self) {
         self.metrics.rollbacks.inc();
+    }
+
+    pub(crate) fn rewind_refused(&self) {
+        self.metrics.rewinds_refused.inc();
+    }
+
+    pub(crate) fn signature_verified(&self) {
+        self.metrics.signatures_verified.inc();
+    }
+
+    pub(crate) fn signature_failed(&self, reason: Reason) {
+        self.metrics.signature_failures.with_label_values(&[reason.label()]).inc();
     }
 
     pub(crate) fn live(&self, since_desired: Duration) {
@@ -470,6 +493,18 @@ impl Metrics {
                 Opts::new("hold", "Whether operators hold what is published: 1 for a hold that is in force."),
                 &["by"],
             )),
+            rewinds_refused: metric!(IntCounter::new(
+                "rewinds_refused_total",
+                "Commits refused because they do not descend from the live one.",
+            )),
+            signatures_verified: metric!(IntCounter::new(
+                "signatures_verified_total",
+                "Commits whose signature was good and by somebody who may sign them.",
+            )),
+            signature_failures: metric!(IntCounterVec::new(
+                Opts::new("signature_failures_total", "Commits refused for their signature, by reason."),
+                &["reason"],
+            )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(
                 Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
@@ -483,6 +518,9 @@ impl Metrics {
         }
         for by in Trigger::ALL {
             metrics.triggers.with_label_values(&[by.label()]);
+        }
+        for reason in Reason::ALL {
+            metrics.signature_failures.with_label_values(&[reason.label()]);
         }
         metrics
     }

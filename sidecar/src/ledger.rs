@@ -25,6 +25,7 @@ use crate::Control;
 use crate::board::{Board, HeldBack, HeldBy, PublishedRelease, Times};
 use crate::clock::{Clock, unix_ms};
 use crate::trouble::Trouble;
+use crate::trust::Verified;
 
 /// The longest text that an operator may give as a reason, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -98,6 +99,8 @@ pub struct Ready {
     pub policy: Policy,
     /// Its way here.
     pub times: Times,
+    /// Whose word was taken for its commit.
+    pub verified: Option<Verified>,
     /// Whether it was held back, so that the time until it is live says nothing about speed.
     pub held: bool,
 }

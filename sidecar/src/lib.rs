@@ -22,6 +22,7 @@ pub mod ledger;
 mod server;
 mod sidecar;
 pub mod trouble;
+pub mod trust;
 mod webhook;
 
 pub use board::{Health, Status, Sync};

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::git::{self, Address, Credentials, Git, Reference, Transport};
 use crate::ledger::{Holds, Ledger};
 use crate::server::Server;
+use crate::trust;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
 const JITTER: f64 = 0.1;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How many releases before the live one are kept.
     pub keep_releases: usize,
+    /// What is asked of a commit before it is believed.
+    pub trust: trust::Settings,
     /// Whether to end after one pass.
     pub once: bool,
     /// What windows are held against.
@@ -91,6 +94,7 @@ impl Settings {
             transfer_bytes_max: 1 << 30,
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
+            trust: trust::Settings::default(),
             once: false,
             clock: Clock::default(),
         }
@@ -144,6 +148,9 @@ pub enum Error {
     /// A host cannot be told from an impostor.
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
+    /// It would not be clear what is verified.
+    #[error("signatures are verified with both --verify head or strict, and --allowed-signers FILE")]
+    Signers,
 }
 
 /// A sidecar that is ready to run: the store is locked, the listener listens.
@@ -169,12 +176,18 @@ impl Sidecar {
         if settings.webhook.is_some() && settings.webhook_secret_file.is_none() {
             return Err(Error::WebhookSecret);
         }
+        if !settings.trust.is_complete() {
+            return Err(Error::Signers);
+        }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
         let publisher = Arc::new(Publisher::open(&settings.store)?);
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
             reference: settings.reference.to_string(),
+            resolved: None,
+            verify: settings.trust.verify,
+            verified: None,
             sync: Sync::Unknown,
             health: Health::Progressing,
             health_reason: None,
@@ -227,6 +240,7 @@ impl Sidecar {
             keep_releases: settings.keep_releases,
             artifact_bytes_max: settings.artifact_bytes_max,
             confirm_max: settings.interval,
+            trust: settings.trust,
         };
         let git = Git::new(git_settings, control.clone());
         let agent =

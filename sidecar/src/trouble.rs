@@ -16,9 +16,9 @@ pub enum Trouble {
 
 /// What is wrong with a commit, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
-#[error("{}", YamlError { file: file.clone(), line: *line, field: field.clone(), problem: problem.clone() })]
+#[error("{}", self.text())]
 pub struct Refusal {
-    /// The file's path inside the repository.
+    /// The file's path inside the repository; empty where the commit itself is refused, whatever is in it.
     pub file: String,
     /// The line, counted from 1; 0 where the fault is of the file as a whole.
     pub line: u64,
@@ -29,9 +29,19 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A fault of the commit itself.
+    pub(crate) fn commit(problem: impl Into<String>) -> Self {
+        Self::whole("", problem)
+    }
+
     /// A fault of `file` as a whole.
     pub(crate) fn whole(file: &str, problem: impl Into<String>) -> Self {
         Self { file: file.to_owned(), line: 0, field: String::new(), problem: problem.into() }
+    }
+
+    fn text(&self) -> String {
+        let Self { file, line, field, problem } = self.clone();
+        if file.is_empty() { problem } else { YamlError { file, line, field, problem }.to_string() }
     }
 }
 

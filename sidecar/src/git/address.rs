@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 
 /// The longest address and the longest reference, in bytes.
@@ -136,36 +137,60 @@ impl fmt::Display for Address {
     }
 }
 
-/// What is followed: a branch, a tag, a full reference, or one commit for good.
+/// What is followed: a branch, a tag, a full reference, one commit for good, or the highest tag in a range of versions.
+///
+/// A text is a range if it begins with `^`, `~`, `=`, `<` or `>`, or holds a `*`; anything else is a name. Most of these
+/// characters cannot stand in a name; a branch whose name begins with one of the others is followed by its full name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Reference(String);
+pub struct Reference {
+    text: String,
+    range: Option<VersionReq>,
+}
 
 /// A text that is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a reference: write a branch or a tag such as main, a full one such as refs/heads/main, or 40 hexadecimal digits"
-)]
-pub struct ReferenceError;
+pub enum ReferenceError {
+    /// Neither a name nor a commit.
+    #[error(
+        "not a reference: write a branch or a tag such as main, a full one such as refs/heads/main, 40 hexadecimal digits, \
+         or a range of tags such as '^1'"
+    )]
+    Name,
+    /// It looks like a range, and is none.
+    #[error("not a range of tags ({problem}): write '^1', '~1.2', '>=1.0, <2' or '1.*'")]
+    Range {
+        /// What is wrong with it.
+        problem: String,
+    },
+}
 
 impl Reference {
     /// The reference as it was given.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The commit, where one was given.
     pub fn commit(&self) -> Option<&str> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        (self.0.len() == 40 && self.0.bytes().all(hex)).then_some(&self.0)
+        (self.text.len() == 40 && self.text.bytes().all(hex)).then_some(&self.text)
     }
 
-    /// The full names that it may mean, the preferred one first.
+    /// The versions among whose tags the highest is followed, where a range was given.
+    pub fn range(&self) -> Option<&VersionReq> {
+        self.range.as_ref()
+    }
+
+    /// The full names that it may mean, the preferred one first; none for a range.
     pub fn candidates(&self) -> Vec<String> {
-        if self.0 == "HEAD" || self.0.starts_with("refs/") {
-            return vec![self.0.clone()];
+        if self.range.is_some() {
+            return Vec::new();
         }
-        vec![format!("refs/heads/{}", self.0), format!("refs/tags/{}", self.0)]
+        if self.text == "HEAD" || self.text.starts_with("refs/") {
+            return vec![self.text.clone()];
+        }
+        vec![format!("refs/heads/{}", self.text), format!("refs/tags/{}", self.text)]
     }
 }
 
@@ -173,15 +198,21 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(ReferenceError::Name);
+        }
+        if text.starts_with(['^', '~', '=', '<', '>']) || text.contains('*') {
+            let range = VersionReq::parse(text).map_err(|e| ReferenceError::Range { problem: e.to_string() })?;
+            return Ok(Self { text: text.to_owned(), range: Some(range) });
+        }
         let part = |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with(".lock");
         let odd = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
-        let good = text.len() <= TEXT_BYTES_MAX
-            && text.split('/').all(part)
+        let good = text.split('/').all(part)
             && !text.contains(odd)
             && !text.contains("..")
             && !text.contains("@{")
             && !text.ends_with('.');
-        if good { Ok(Self(text.to_owned())) } else { Err(ReferenceError) }
+        if good { Ok(Self { text: text.to_owned(), range: None }) } else { Err(ReferenceError::Name) }
     }
 }
 
@@ -195,13 +226,13 @@ impl TryFrom<String> for Reference {
 
 impl From<Reference> for String {
     fn from(reference: Reference) -> String {
-        reference.0
+        reference.text
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -271,10 +302,26 @@ mod tests {
         assert_eq!(candidates("main"), ["refs/heads/main", "refs/tags/main"]);
         assert_eq!(candidates("refs/tags/v1"), ["refs/tags/v1"]);
         assert_eq!(candidates("HEAD"), ["HEAD"]);
-        for bad in ["", "a b", "a..b", "/a", "a/", "-a", "a~1", "a:b", "*", "a.lock", "a@{1}", ".a", "a."] {
+        for bad in ["", "a b", "a..b", "/a", "a/", "-a", "a~1", "a:b", "a?", "a.lock", "a@{1}", ".a", "a."] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
         let commit: Reference = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
         assert!(commit.commit().is_some());
+    }
+    #[test]
+    fn a_range_and_a_name_cannot_be_mistaken_for_each_other() {
+        for range in ["^1", "~1.2", ">=1.0, <2", ">=1.0,<2", "1.*", "*", "=1.2.3", "^1.0.0-rc.1", "<2"] {
+            let reference: Reference = range.parse().unwrap();
+            assert!(reference.range().is_some() && reference.candidates().is_empty(), "{range}");
+            assert_eq!(reference.to_string(), range);
+        }
+        // What could also be read as a version or a wildcard is a name: git allows it as one.
+        for name in ["1", "1.2", "v1.2.3", "1.x", "refs/heads/>=1", "refs/heads/=x", "release/1.2"] {
+            assert!(name.parse::<Reference>().unwrap().range().is_none(), "{name}");
+        }
+        for bad in ["^", "^main", ">=1.0 <2", "1.*.2", "v*", "^v1", "*/x", ">"] {
+            let error = bad.parse::<Reference>().unwrap_err().to_string();
+            assert!(error.starts_with("not a range of tags ("), "{bad}: {error}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A frame is a length (4 bytes, big endian), that many bytes of JSON, and after a [`Reply::Blob`] the blob's
 //! bytes as they are. Both sides bound what they read.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -53,6 +54,31 @@ pub enum Request {
         /// The most bytes it may have.
         bytes_max: u64,
     },
+    /// What are the bytes of a fetched commit object?
+    CommitObject {
+        /// The commit.
+        commit: CommitId,
+        /// The most bytes it may have.
+        bytes_max: u64,
+    },
+    /// What is in a folder at the top of a fetched commit?
+    Folder {
+        /// The commit.
+        commit: CommitId,
+        /// The folder.
+        name: String,
+        /// The most entries it may have.
+        entries_max: usize,
+    },
+    /// How does a fetched commit stand to an earlier one, and which commits came in between?
+    Lineage {
+        /// The commit.
+        commit: CommitId,
+        /// The earlier one.
+        earlier: CommitId,
+        /// The most commits to answer with.
+        commits_max: usize,
+    },
     /// Which commits, by first parents from a fetched one, changed a file?
     History {
         /// The commit to start from.
@@ -69,8 +95,8 @@ pub enum Request {
 /// The worker's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// The commit that the remote advertises.
-    Advertised(CommitId),
+    /// What the remote advertises.
+    Advertised(Advertised),
     /// What was fetched.
     Fetched(Fetched),
     /// What the commit says about itself.
@@ -80,19 +106,57 @@ pub enum Reply {
         /// How many.
         size_bytes: u64,
     },
+    /// The object id of each entry; nothing where there is no such folder.
+    Folder(BTreeMap<String, String>),
+    /// How the commits stand to each other.
+    Lineage(Lineage),
     /// The commits that changed a file.
     History(History),
     /// It cannot be done.
     Failed(Failure),
 }
 
+/// What the remote says that the followed reference is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advertised {
+    /// The commit.
+    pub commit: CommitId,
+    /// The full name of the branch or tag that stands for it; the commit where that is what is followed.
+    pub name: String,
+}
+
 /// What a fetch brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
-    /// The commit that the remote advertised while it was fetched.
-    pub commit: CommitId,
+    /// What the remote advertised while it was fetched.
+    pub advertised: Advertised,
     /// How many bytes came.
     pub bytes: u64,
+}
+
+/// How a commit stands to one that was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// How.
+    pub relation: Relation,
+    /// What can be reached from the commit, by all parents, and not from the earlier one; newest first. Empty where the
+    /// earlier one is not there.
+    pub commits: Vec<CommitId>,
+    /// Whether these are all.
+    pub complete: bool,
+}
+
+/// How a commit stands to one that was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relation {
+    /// It descends from it, or is the same.
+    Descendant,
+    /// It is one of its ancestors.
+    Ancestor,
+    /// Neither: their histories have parted, or never met.
+    Apart,
+    /// The earlier one is not in the repository any more.
+    Gone,
 }
 
 /// The commits that changed a file.
@@ -124,6 +188,39 @@ pub enum Failure {
         address: String,
         /// The reference.
         reference: String,
+    },
+    /// The remote has no tag in the range.
+    #[error(
+        "{address} has no tag in the range `{range}`; {versions} of its tags are versions: tag a commit such as v1.2.3, \
+         or follow another range with --ref (a pre-release is only chosen by a range that names one)"
+    )]
+    NoTag {
+        /// The repository.
+        address: String,
+        /// The range.
+        range: String,
+        /// How many tags are versions.
+        versions: usize,
+    },
+    /// Tags of one version that point to different commits.
+    #[error("{address} has the tags `{one}` and `{other}`, which are one version and two commits: delete one of them")]
+    AmbiguousTags {
+        /// The repository.
+        address: String,
+        /// One of them.
+        one: String,
+        /// Another.
+        other: String,
+    },
+    /// The reference points to something else.
+    #[error("`{reference}` in {address} points to a {kind}, not to a commit: move it to a commit")]
+    NotACommit {
+        /// The repository.
+        address: String,
+        /// The reference.
+        reference: String,
+        /// What it points to.
+        kind: String,
     },
     /// The worker's own folder cannot be used.
     #[error("cannot use the mirror in {folder}: {reason}")]

@@ -6,6 +6,7 @@
 //!
 //! Does not know what the files mean.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
@@ -21,11 +22,14 @@ use crate::Control;
 
 mod address;
 mod frame;
+mod signed;
+mod tags;
 pub mod worker;
 
 pub use address::{Address, AddressError, Reference, ReferenceError, Transport};
-pub use frame::{Failure, Fetched, History};
+pub use frame::{Advertised, Failure, Fetched, History, Lineage, Relation};
 use frame::{Job, Reply, Request};
+pub use signed::Signed;
 
 /// How often a running question looks whether the end was asked for.
 const STOP_CHECK: Duration = Duration::from_millis(100);
@@ -137,11 +141,11 @@ impl Git {
         self.worker.as_ref().map(|worker| worker.child.id())
     }
 
-    /// The commit that the remote advertises: one list of references, no fetch.
-    pub fn advertised(&mut self) -> Result<CommitId, Error> {
+    /// What the remote advertises: one list of references, no fetch.
+    pub fn advertised(&mut self) -> Result<Advertised, Error> {
         let what = "ask the remote for its newest commit";
         match self.ask(what, Request::Advertise, self.settings.request_deadline, 0)? {
-            (Reply::Advertised(commit), _) => Ok(commit),
+            (Reply::Advertised(advertised), _) => Ok(advertised),
             _ => Err(self.garbled(what)),
         }
     }
@@ -171,6 +175,41 @@ impl Git {
         let request = Request::Read { commit: commit.clone(), path: path.to_owned(), bytes_max };
         match self.ask(what, request, self.settings.request_deadline, bytes_max)? {
             (Reply::Blob { .. }, body) => Ok(body),
+            _ => Err(self.garbled(what)),
+        }
+    }
+
+    /// A fetched commit, taken apart into what is signed and the signature; `None` where it is not well formed.
+    pub fn signed(&mut self, commit: &CommitId, bytes_max: u64) -> Result<Option<Signed>, Error> {
+        let what = "read a commit's signature";
+        let request = Request::CommitObject { commit: commit.clone(), bytes_max };
+        match self.ask(what, request, self.settings.request_deadline, bytes_max)? {
+            (Reply::Blob { .. }, body) => Ok(Signed::parse(&body)),
+            _ => Err(self.garbled(what)),
+        }
+    }
+
+    /// The object id of each entry of a folder at the top of a fetched commit; none where there is no such folder.
+    pub fn folder(
+        &mut self,
+        commit: &CommitId,
+        name: &str,
+        entries_max: usize,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let what = "read a folder of a commit";
+        let request = Request::Folder { commit: commit.clone(), name: name.to_owned(), entries_max };
+        match self.ask(what, request, self.settings.request_deadline, 0)? {
+            (Reply::Folder(entries), _) => Ok(entries),
+            _ => Err(self.garbled(what)),
+        }
+    }
+
+    /// How a fetched commit stands to an earlier one, and at most `commits_max` of the commits in between.
+    pub fn lineage(&mut self, commit: &CommitId, earlier: &CommitId, commits_max: usize) -> Result<Lineage, Error> {
+        let what = "read where a commit comes from";
+        let request = Request::Lineage { commit: commit.clone(), earlier: earlier.clone(), commits_max };
+        match self.ask(what, request, self.settings.request_deadline, 0)? {
+            (Reply::Lineage(lineage), _) => Ok(lineage),
             _ => Err(self.garbled(what)),
         }
     }

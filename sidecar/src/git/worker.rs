@@ -10,6 +10,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ use mainstay_models::{Commit, CommitId};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
 use super::Transport;
-use super::frame::{self, Failure, Fetched, History, Job, Reply, Request};
+use super::frame::{self, Advertised, Failure, Fetched, History, Job, Lineage, Relation, Reply, Request};
+use super::tags::{self, NoTag};
 
 /// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -122,6 +124,15 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
         Request::Read { commit, path, bytes_max } => {
             return home.healing(|repo| read(repo, commit, path, *bytes_max)).map(Answer::Blob);
         }
+        Request::CommitObject { commit, bytes_max } => {
+            return home.healing(|repo| commit_object(repo, commit, *bytes_max)).map(Answer::Blob);
+        }
+        Request::Folder { commit, name, entries_max } => {
+            Reply::Folder(home.healing(|repo| folder(repo, commit, name, *entries_max))?)
+        }
+        Request::Lineage { commit, earlier, commits_max } => {
+            Reply::Lineage(home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?)
+        }
         Request::History { commit, path, commits_max, entries_max } => {
             Reply::History(home.healing(|repo| history(repo, commit, path, *commits_max, *entries_max))?)
         }
@@ -214,14 +225,15 @@ impl Home {
     }
 }
 
-fn advertise(job: &Job, home: &Home) -> Result<CommitId, Failure> {
+fn advertise(job: &Job, home: &Home) -> Result<Advertised, Failure> {
     if let Some(commit) = job.reference.commit() {
-        return Ok(commit.parse().expect("40 hexadecimal digits are a commit id"));
+        let name = commit.to_owned();
+        return Ok(Advertised { commit: commit.parse().expect("40 hexadecimal digits are a commit id"), name });
     }
     let repo = home.repository()?;
     let mut remote = open_remote(job, &repo)?;
     let connection = connect(job, &mut remote)?;
-    Ok(commit_id(resolve(job, &connection)?.commit))
+    Ok(resolve(job, &connection)?.advertised())
 }
 
 fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
@@ -254,9 +266,14 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
             _ => Fault::Other(unreached(job, "fetch from", error.message())),
         }
     })?;
+    let (_, kind) = repo.odb().and_then(|odb| odb.read_header(target.commit)).map_err(Fault::Mirror)?;
+    if kind != ObjectType::Commit {
+        let (address, reference) = (job.address.to_string(), excerpt(&target.name));
+        return Err(Failure::NotACommit { address, reference, kind: kind.str().to_owned() }.into());
+    }
     let commit = find_commit(repo, &commit_id(target.commit))?;
     repo.reference(TARGET, commit.id(), true, "").map_err(Fault::Mirror)?;
-    Ok(Fetched { commit: commit_id(commit.id()), bytes: received.get() })
+    Ok(Fetched { advertised: target.advertised(), bytes: received.get() })
 }
 
 /// Takes away what a worker left that was killed in a fetch; packs that are whole have other names.
@@ -293,12 +310,29 @@ struct Target {
     commit: Oid,
 }
 
+impl Target {
+    fn advertised(&self) -> Advertised {
+        Advertised { commit: commit_id(self.commit), name: excerpt(&self.name) }
+    }
+}
+
 fn resolve(job: &Job, connection: &RemoteConnection<'_, '_, '_>) -> Result<Target, Failure> {
     if let Some(commit) = job.reference.commit() {
         let oid = Oid::from_str(commit).expect("40 hexadecimal digits are an object id");
         return Ok(Target { name: commit.to_owned(), commit: oid });
     }
     let heads = connection.list().map_err(|e| unreached(job, "list the references of", e.message()))?;
+    if let Some(range) = job.reference.range() {
+        let heads = heads.iter().map(|head| (head.name(), head.oid()));
+        let address = job.address.to_string();
+        return match tags::highest(range, heads) {
+            Ok((name, commit)) => Ok(Target { name, commit }),
+            Err(NoTag::None { versions }) => {
+                Err(Failure::NoTag { address, range: job.reference.to_string(), versions })
+            }
+            Err(NoTag::Ambiguous(one, other)) => Err(Failure::AmbiguousTags { address, one, other }),
+        };
+    }
     let find = |name: &str| heads.iter().find(|head| head.name() == name).map(|head| head.oid());
     let target = job.reference.candidates().into_iter().find_map(|name| {
         let commit = find(&format!("{name}^{{}}")).or_else(|| find(&name))?;
@@ -438,6 +472,73 @@ fn read(repo: &Repository, commit: &CommitId, path: &str, bytes_max: u64) -> Res
         return Err(Failure::TooLarge { path: path.to_owned(), size_bytes, bytes_max }.into());
     }
     Ok(odb.read(oid).map_err(Fault::Mirror)?.data().to_vec())
+}
+
+/// The bytes of a commit. libgit2 holds them against its id as it reads them.
+fn commit_object(repo: &Repository, commit: &CommitId, bytes_max: u64) -> Result<Vec<u8>, Fault> {
+    let oid = find_commit(repo, commit)?.id();
+    let object =
+        repo.odb().and_then(|odb| odb.read(oid).map(|object| object.data().to_vec())).map_err(Fault::Mirror)?;
+    if object.len() as u64 > bytes_max {
+        let (path, size_bytes) = (format!("commit {}", commit.short()), object.len() as u64);
+        return Err(Failure::TooLarge { path, size_bytes, bytes_max }.into());
+    }
+    Ok(object)
+}
+
+fn folder(
+    repo: &Repository,
+    commit: &CommitId,
+    name: &str,
+    entries_max: usize,
+) -> Result<BTreeMap<String, String>, Fault> {
+    let top = find_commit(repo, commit)?.tree_id();
+    check_size(repo, top)?;
+    let top = repo.find_tree(top).map_err(Fault::Mirror)?;
+    let Some(entry) = top.get_name(name).filter(|entry| entry.kind() == Some(ObjectType::Tree)) else {
+        return Ok(BTreeMap::new());
+    };
+    check_size(repo, entry.id())?;
+    let tree = repo.find_tree(entry.id()).map_err(Fault::Mirror)?;
+    if tree.len() > entries_max {
+        let (path, size_bytes, bytes_max) = (format!("folder {name}"), tree.len() as u64, entries_max as u64);
+        return Err(Failure::TooLarge { path, size_bytes, bytes_max }.into());
+    }
+    // A name that is longer, or not text, is nobody's model.
+    let named = |entry: git2::TreeEntry<'_>| {
+        let name = std::str::from_utf8(entry.name_bytes()).ok().filter(|name| name.len() <= 100)?;
+        Some((name.to_owned(), entry.id().to_string()))
+    };
+    Ok(tree.iter().filter_map(named).collect())
+}
+
+fn lineage(repo: &Repository, commit: &CommitId, earlier: &CommitId, commits_max: usize) -> Result<Lineage, Fault> {
+    let commit = find_commit(repo, commit)?.id();
+    let earlier = Oid::from_str(earlier.as_str()).map_err(Fault::Mirror)?;
+    if !repo.odb().map_err(Fault::Mirror)?.exists(earlier) {
+        // Before anybody is blamed for it: a mirror that lost objects lacks more than that, and is cured.
+        let mut walk = repo.revwalk().map_err(Fault::Mirror)?;
+        walk.push(commit).and_then(|()| walk.try_for_each(|oid| oid.map(drop))).map_err(Fault::Mirror)?;
+        return Ok(Lineage { relation: Relation::Gone, commits: Vec::new(), complete: false });
+    }
+    let descends = |from, of| repo.graph_descendant_of(from, of).map_err(Fault::Mirror);
+    let relation = if commit == earlier || descends(commit, earlier)? {
+        Relation::Descendant
+    } else if descends(earlier, commit)? {
+        Relation::Ancestor
+    } else {
+        Relation::Apart
+    };
+    // Where clocks were wrong the walk may go too far back, which is a commit too many and never one too few.
+    let mut walk = repo.revwalk().map_err(Fault::Mirror)?;
+    let between = walk
+        .push(commit)
+        .and_then(|()| walk.hide(earlier))
+        .and_then(|()| walk.take(commits_max + 1).map(|oid| oid.map(commit_id)).collect::<Result<Vec<_>, _>>());
+    let mut commits = between.map_err(Fault::Mirror)?;
+    let complete = commits.len() <= commits_max;
+    commits.truncate(commits_max);
+    Ok(Lineage { relation, commits, complete })
 }
 
 fn history(

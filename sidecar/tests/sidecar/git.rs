@@ -37,9 +37,10 @@ fn branches_tags_full_names_and_commits_are_followed() {
         for address in [repo.address(), path.clone()] {
             let folder = TempDir::new().unwrap();
             let mut git = git(folder.path(), &address, reference);
-            assert_eq!(git.advertised().unwrap(), *expected, "{reference}");
+            let advertised = git.advertised().unwrap();
+            assert_eq!(advertised.commit, *expected, "{reference}");
             let fetched = git.fetch().unwrap();
-            assert_eq!(fetched.commit, *expected, "{reference}");
+            assert_eq!(fetched.advertised, advertised, "{reference}");
             assert!(fetched.bytes > 0, "{reference}");
             assert_eq!(git.describe(expected).unwrap().id, *expected);
             assert_eq!(git.workers_started(), 1);
@@ -56,6 +57,89 @@ fn a_reference_that_is_not_there_is_named() {
     assert!(error.to_string().ends_with("has no branch or tag `mian`: create it there, or follow another with --ref"));
     let empty = Repo::new();
     assert!(git(folder.path(), &empty.address(), "main").advertised().is_err());
+}
+
+#[test]
+fn a_range_follows_the_highest_tag_in_it() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    repo.git(&["tag", "v1.0.0"]);
+    let second = repo.roll("1.1.0");
+    repo.git(&["tag", "--annotate", "--message", "1.1", "inner"]);
+    repo.git(&["tag", "--annotate", "--message", "1.1, again", "1.1.0", "inner"]);
+    let third = repo.roll("1.2.0");
+    repo.git(&["tag", "--annotate", "--message", "soon", "v1.2.0-rc.1"]);
+    repo.git(&["tag", "v2.0.0"]);
+    for (range, tag, expected) in [
+        ("^1", "refs/tags/1.1.0", &second),
+        ("~1.0", "refs/tags/v1.0.0", &first),
+        (">=1.0, <2", "refs/tags/1.1.0", &second),
+        ("1.*", "refs/tags/1.1.0", &second),
+        ("*", "refs/tags/v2.0.0", &third),
+        (">=1.2.0-rc.0, <2", "refs/tags/v1.2.0-rc.1", &third),
+    ] {
+        for address in [repo.address(), repo.path().to_str().unwrap().to_owned()] {
+            let folder = TempDir::new().unwrap();
+            let mut git = git(folder.path(), &address, range);
+            let advertised = git.advertised().unwrap();
+            assert_eq!((advertised.name.as_str(), &advertised.commit), (tag, expected), "{range}");
+            assert_eq!(git.fetch().unwrap().advertised, advertised, "{range}");
+            assert_eq!(git.describe(expected).unwrap().id, *expected);
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    let say = |range: &str| git(folder.path(), &repo.address(), range).advertised().unwrap_err().to_string();
+    let error = say("^3");
+    assert!(error.contains("has no tag in the range `^3`; 4 of its tags are versions: tag a commit"), "{error}");
+    repo.git(&["tag", "v1.1.0", first.as_str()]);
+    let error = say("^1");
+    assert!(error.contains("has the tags `1.1.0` and `v1.1.0`, which are one version and two commits"), "{error}");
+}
+
+#[test]
+fn a_tag_that_is_no_commit_is_named_and_costs_no_mirror() {
+    let repo = Repo::serving_iris();
+    let folder = TempDir::new().unwrap();
+    git(folder.path(), &repo.address(), "main").fetch().unwrap();
+    repo.git(&["tag", "v9.0.0", "HEAD^{tree}"]);
+    let error = git(folder.path(), &repo.address(), "*").fetch().unwrap_err().to_string();
+    assert!(error.starts_with("`refs/tags/v9.0.0` in ") && error.contains("points to a tree"), "{error}");
+    let packs = fs::read_dir(folder.path().join("git/mirror/objects/pack")).unwrap().count();
+    assert!(packs > 0, "the mirror is kept");
+}
+
+/// As a host would say it: half of the tags annotated, so that 100,000 names are advertised twice over.
+#[test]
+fn a_hundred_thousand_tags_are_looked_through_in_little_memory() {
+    let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+    let commit = |n: u32| format!("{n:040x}");
+    let mut body = line("# service=git-upload-pack\n") + "0000";
+    body += &line(&format!("{} HEAD\0side-band-64k ofs-delta agent=test\n", commit(7)));
+    for n in 0..100_000 {
+        body += &line(&format!("{} refs/tags/v1.{}.{}\n", commit(n + 1), n / 1000, n % 1000));
+        if n % 2 == 1 {
+            body += &line(&format!("{} refs/tags/v1.{}.{}^{{}}\n", commit(n + 1_000_001), n / 1000, n % 1000));
+        }
+    }
+    body += "0000";
+    let kind = "Content-Type: application/x-git-upload-pack-advertisement\r\n";
+    let host = Responder::start(move |_| http("200 OK", kind, &body));
+    let folder = TempDir::new().unwrap();
+    let mut git = git(folder.path(), &format!("http://{}/config", host.address), "^1");
+    for _ in 0..3 {
+        let advertised = git.advertised().unwrap();
+        assert_eq!(advertised.name, "refs/tags/v1.99.999");
+        assert_eq!(advertised.commit.as_str(), commit(1_100_000));
+    }
+    assert_eq!(host.requests.lock().unwrap().len(), 3, "a poll is one advertisement");
+    #[cfg(target_os = "linux")]
+    {
+        let worker = git.worker_id().unwrap();
+        let text = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(peak_kib < 100 << 10, "the worker needed {peak_kib} KiB");
+    }
 }
 
 #[test]

@@ -10,3 +10,4 @@ mod operator;
 mod policy;
 mod sync;
 mod triggers;
+mod trust;

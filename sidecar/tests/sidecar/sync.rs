@@ -7,7 +7,7 @@ use mainstay_models::{Blob, Role};
 use mainstay_sidecar::agent::Pass;
 use mainstay_sidecar::{Health, Outcome, Sync, run};
 
-use crate::harness::{Bench, FakeServer, Repo, eventually, refusal, serving, status};
+use crate::harness::{Bench, FakeServer, Repo, eventually, refusal, retry, serving, status};
 
 #[test]
 fn a_commit_is_published_and_so_is_its_revert() {
@@ -211,6 +211,33 @@ fn an_unchanged_poll_fetches_nothing_and_writes_nothing() {
 }
 
 #[test]
+fn a_range_of_tags_is_followed_release_by_release() {
+    let repo = Repo::serving_iris();
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.reference = "^1".parse().unwrap();
+    let mut sidecar = bench.open();
+    let problem = retry(sidecar.reconcile());
+    assert!(problem.contains("has no tag in the range `^1`; 0 of its tags are versions"), "{problem}");
+    repo.git(&["tag", "v1.0.0"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    repo.roll("1.1.0");
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged, "a commit without a tag is not followed");
+    repo.git(&["tag", "v1.1.0-rc.1"]);
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged, "a pre-release was not asked for");
+    repo.git(&["tag", "--annotate", "--message", "1.1.0", "v1.1.0"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "1.1.0");
+    let seen = status(&sidecar);
+    assert_eq!((seen.reference.as_str(), seen.resolved.as_deref()), ("^1", Some("refs/tags/v1.1.0")));
+    // A second tag of the same commit changes the name and nothing else.
+    repo.git(&["tag", "v1.1.1"]);
+    std::fs::remove_dir_all(bench.mirror()).unwrap();
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(status(&sidecar).resolved.as_deref(), Some("refs/tags/v1.1.1"));
+    assert!(is_empty(&bench.mirror().join("objects/pack")), "a fetch would have brought a pack");
+}
+
+#[test]
 fn a_restart_finds_its_release_and_publishes_nothing() {
     let repo = Repo::serving_iris();
     let bench = Bench::following(&repo.address());
@@ -223,10 +250,95 @@ fn a_restart_finds_its_release_and_publishes_nothing() {
 }
 
 #[test]
-fn a_force_push_is_followed_also_to_another_history() {
+fn an_older_commit_is_refused_and_its_revert_is_not() {
     let repo = Repo::serving_iris();
     let first = repo.head();
     let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    let second = repo.roll("1.1.0");
+    sidecar.reconcile();
+    repo.git(&["reset", "--hard", "--quiet", first.as_str()]);
+    let refused = refusal(sidecar.reconcile());
+    let expected = format!("commit {} is older than the live {}", first.short(), second.short());
+    assert!(refused.starts_with(&expected) && refused.contains("git revert"), "{refused}");
+    assert_eq!(bench.serves().0, "1.1.0");
+    assert_eq!(refusal(sidecar.reconcile()), refused);
+    assert!(sidecar.board().metrics().contains("mainstay_sync_rewinds_refused_total 1"), "once for a commit");
+
+    // A restart knows what was live, and so does a mirror that is made anew: without what was live in it.
+    drop(sidecar);
+    let mut sidecar = bench.open();
+    assert_eq!(refusal(sidecar.reconcile()), refused);
+    std::fs::remove_dir_all(bench.mirror()).unwrap();
+    let mut sidecar = {
+        drop(sidecar);
+        bench.open()
+    };
+    let gone = refusal(sidecar.reconcile());
+    assert!(gone.contains("which is not in its repository any more"), "{gone}");
+
+    repo.git(&["reset", "--hard", "--quiet", second.as_str()]);
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(status(&sidecar).problem, None);
+    repo.git(&["revert", "--no-edit", "HEAD"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "1.0.0");
+}
+
+#[test]
+fn another_history_is_refused_until_what_is_live_is_merged_into_it() {
+    let repo = Repo::serving_iris();
+    let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    sidecar.reconcile();
+    repo.git(&["checkout", "--quiet", "--orphan", "other"]);
+    repo.roll("3.0.0");
+    repo.git(&["branch", "--move", "main", "before"]);
+    repo.git(&["branch", "--move", "other", "main"]);
+    let refused = refusal(sidecar.reconcile());
+    assert!(refused.contains("does not descend from the live") && refused.contains("git merge"), "{refused}");
+    assert_eq!(bench.serves().0, "1.0.0");
+    repo.git(&["merge", "--quiet", "--strategy=ours", "--allow-unrelated-histories", "--no-edit", "before"]);
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(bench.serves().0, "3.0.0");
+}
+
+#[test]
+fn a_release_that_cannot_be_read_still_says_what_nothing_may_go_back_behind() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    let bench = Bench::following(&repo.address());
+    let second = repo.roll("1.1.0");
+    bench.open().reconcile();
+    std::fs::write(bench.settings.store.join(format!("releases/1-{second}.json")), "{").unwrap();
+    repo.git(&["reset", "--hard", "--quiet", first.as_str()]);
+    assert!(refusal(bench.open().reconcile()).contains("is older than the live"));
+    repo.git(&["reset", "--hard", "--quiet", second.as_str()]);
+    assert_eq!(bench.open().reconcile(), Pass::Published, "the same commit heals it");
+    assert_eq!(bench.serves().0, "1.1.0");
+}
+
+#[test]
+fn a_deleted_tag_does_not_bring_the_one_before_it_back() {
+    let repo = Repo::serving_iris();
+    repo.git(&["tag", "v1.0.0"]);
+    repo.roll("1.1.0");
+    repo.git(&["tag", "v1.1.0"]);
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.reference = "^1".parse().unwrap();
+    let mut sidecar = bench.open();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    repo.git(&["tag", "--delete", "v1.1.0"]);
+    assert!(refusal(sidecar.reconcile()).contains("is older than the live"));
+    assert_eq!(bench.serves().0, "1.1.0");
+}
+
+#[test]
+fn a_force_push_is_followed_where_that_is_allowed() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.trust.allow_rewind = true;
     let mut sidecar = bench.open();
     repo.roll("1.1.0");
     sidecar.reconcile();
