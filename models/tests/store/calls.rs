@@ -8,7 +8,7 @@ use mainstay_models::{Blob, Publisher, Reader};
 use nix::errno::Errno;
 
 use crate::tracer::{Call, Kind, Stop, Tracee, begin, mark, traced_store};
-use crate::{facts, files, publish, release};
+use crate::{facts, files, publish, release, scrub};
 
 const ARTIFACT: &[u8] = b"the third model";
 /// What the child ends with: it did its work, at once or after an error that it was told of.
@@ -85,29 +85,30 @@ fn finish(root: &Path, before: &facts::Seen) {
     assert!(!files(&root.join("blobs/sha256")).contains(&Blob::of(b"needed by none").sha256.to_string()));
 }
 
-#[test]
-fn a_kill_at_any_system_call_leaves_the_three_facts_true_and_the_work_can_be_finished() {
+/// Kills the child `start` before and after each of its system calls, each time in a store of its own that `seed` has
+/// made; `check` then looks at what is left. Says how many kills there were.
+fn kill_at_each_call<T>(
+    seed: impl Fn(&Path) -> T,
+    start: impl Fn(&Path) -> Tracee,
+    check: impl Fn(&Path, &T),
+) -> usize {
     let mut kills = 0;
     for calls in 0.. {
-        let mut reached = true;
-        // Before the call is done, and after.
+        let mut killed = false;
         for done in [false, true] {
             let dir = folder();
             let before = seed(dir.path());
             let mut tracee = start(dir.path());
             let mut skipped = 0;
-            reached = loop {
+            killed = loop {
                 match tracee.entry() {
-                    Stop::End(code) => {
-                        assert_eq!(code, DONE);
-                        break false;
-                    }
+                    Stop::End(code) => panic!("the child ended with {code} at no system call"),
                     Stop::Entry(_) if skipped == calls => {
-                        let ended = done && tracee.exit().is_none();
-                        if !ended {
-                            tracee.kill();
-                            kills += 1;
+                        if done && tracee.exit().is_none() {
+                            break false;
                         }
+                        tracee.kill();
+                        kills += 1;
                         break true;
                     }
                     Stop::Entry(_) => {
@@ -119,14 +120,59 @@ fn a_kill_at_any_system_call_leaves_the_three_facts_true_and_the_work_can_be_fin
                 }
             };
             check(dir.path(), &before);
-            finish(dir.path(), &before);
         }
-        if !reached {
+        if !killed {
             break;
         }
     }
     println!("{kills} kills");
+    kills
+}
+
+#[test]
+fn a_kill_at_any_system_call_leaves_the_three_facts_true_and_the_work_can_be_finished() {
+    let kills = kill_at_each_call(seed, start, |root, before| {
+        check(root, before);
+        finish(root, before);
+    });
     assert!(kills > 200, "only {kills} kills: does the tracer still see the work?");
+}
+
+/// The child: finds a damaged blob and replaces it.
+#[test]
+fn mends_under_the_tracer() {
+    let Some(root) = traced_store() else { return };
+    begin();
+    mend(&root);
+    std::process::exit(DONE);
+}
+
+fn mend(root: &Path) {
+    let mut publisher = Publisher::open(root).unwrap();
+    for blob in scrub::scrub(&mut publisher, 1 << 20).0 {
+        publisher.add(&blob, scrub::GOOD).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_mending_leaves_the_blob_in_its_place() {
+    let seed = |root: &Path| {
+        publish(&Publisher::open(root).unwrap(), 1, scrub::GOOD);
+        let before = facts::check(root);
+        std::fs::write(scrub::blob_path(root, scrub::GOOD), scrub::BAD).unwrap();
+        before
+    };
+    let start = |root: &Path| Tracee::start("calls::mends_under_the_tracer", root);
+    let kills = kill_at_each_call(seed, start, |root, before| {
+        let bytes = std::fs::read(scrub::blob_path(root, scrub::GOOD)).unwrap();
+        assert!(bytes == scrub::GOOD || bytes == scrub::BAD);
+        mend(root);
+        facts::check_unchanged(before, &facts::check(root));
+        assert_eq!(std::fs::read(scrub::blob_path(root, scrub::GOOD)).unwrap(), scrub::GOOD);
+        assert!(files(&root.join("tmp")).is_empty());
+        assert!(files(&root.join("quarantine")).len() <= 2);
+    });
+    assert!(kills > 100, "only {kills} kills: does the tracer still see the work?");
 }
 
 /// How long a fault lasts.
