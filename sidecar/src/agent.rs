@@ -19,6 +19,8 @@ use crate::git::{self, Failure, Git};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
 
+mod upkeep;
+
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
 /// How often the server is asked whether it has taken a new release.
@@ -39,6 +41,10 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How long a pass may wait for the server to take a release.
     pub confirm_max: Duration,
+    /// How many bytes of the store a pass reads again.
+    pub scrub_bytes: u64,
+    /// The pause between two rounds of that through the whole store.
+    pub scrub_pause: Duration,
 }
 
 /// Follows one environment of one repository into one store.
@@ -60,6 +66,7 @@ pub struct Agent {
     untaken_since: Option<Instant>,
     /// The commit that was refused last, so that it is not read again at each poll.
     refused: Option<(CommitId, Refusal)>,
+    upkeep: upkeep::Upkeep,
 }
 
 /// How a pass ended.
@@ -73,6 +80,8 @@ pub enum Pass {
     Refused(Refusal),
     /// The next pass tries again.
     Retry(String),
+    /// Another publisher holds the store.
+    Waiting,
 }
 
 impl Agent {
@@ -85,12 +94,7 @@ impl Agent {
         board: Arc<Board>,
         control: Control,
     ) -> Self {
-        // A release that cannot be read is as good as none: the next one takes its place.
-        let current = publisher.reader().current().unwrap_or_else(|error| {
-            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
-            None
-        });
-        let current = current.filter(|current| current.release.environment == settings.environment);
+        let current = Self::published(&publisher, &settings);
         let untaken_since = Some(Instant::now());
         let times = Times::default();
         let agent = Self {
@@ -105,9 +109,20 @@ impl Agent {
             seen: None,
             untaken_since,
             refused: None,
+            upkeep: upkeep::Upkeep::default(),
         };
         agent.show_release();
         agent
+    }
+
+    /// What the store says is published for this environment.
+    fn published(publisher: &Publisher, settings: &Settings) -> Option<Current> {
+        // A release that cannot be read is as good as none: the next one takes its place.
+        let current = publisher.reader().current().unwrap_or_else(|error| {
+            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
+            None
+        });
+        current.filter(|current| current.release.environment == settings.environment)
     }
 
     /// The process id of the git worker, where one is running.
@@ -140,6 +155,7 @@ impl Agent {
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
         self.board.passed(ended, started.elapsed(), self.git.workers_started());
+        self.look_after_the_store(asked.is_some());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
         match result {

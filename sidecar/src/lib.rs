@@ -17,6 +17,7 @@ pub mod desired;
 pub mod git;
 mod server;
 mod sidecar;
+mod standby;
 pub mod trouble;
 
 pub use board::{Health, Status, Sync};

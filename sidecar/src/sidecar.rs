@@ -5,19 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mainstay_models::EnvironmentName;
 use mainstay_models::store::OpenError;
-use mainstay_models::{EnvironmentName, Publisher};
 use tracing::info;
 
 use crate::Control;
 use crate::admin::Admin;
 use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync};
-use crate::git::{self, Address, Credentials, Git, Reference, Transport};
+use crate::git::{self, Address, Credentials, Reference, Transport};
 use crate::server::Server;
+use crate::standby::Standby;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
 const JITTER: f64 = 0.1;
+/// How often at least one that waits for the store looks whether it is free.
+const WAITING_CHECK: Duration = Duration::from_secs(1);
 
 /// Everything that a sidecar is told.
 #[derive(Debug, Clone)]
@@ -54,6 +57,10 @@ pub struct Settings {
     pub artifact_bytes_max: u64,
     /// How many releases before the live one are kept.
     pub keep_releases: usize,
+    /// How many bytes of the store a pass reads again to find damage.
+    pub scrub_bytes: u64,
+    /// The pause between two rounds of that through the whole store.
+    pub scrub_pause: Duration,
     /// Whether to end after one pass.
     pub once: bool,
 }
@@ -78,6 +85,9 @@ impl Settings {
             transfer_bytes_max: 1 << 30,
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
+            // A fifth of a millisecond of hashing, and 20 GB a day at a pass a second.
+            scrub_bytes: 256 << 10,
+            scrub_pause: Duration::from_secs(600),
             once: false,
         }
     }
@@ -127,10 +137,10 @@ pub enum Error {
     Ssh,
 }
 
-/// A sidecar that is ready to run: the store is locked, the listener listens.
+/// A sidecar that is ready to run: the store is locked or waited for, the listener listens.
 #[derive(Debug)]
 pub struct Sidecar {
-    agent: Agent,
+    role: Role,
     board: Arc<Board>,
     admin: Option<Admin>,
     control: Control,
@@ -138,8 +148,18 @@ pub struct Sidecar {
     once: bool,
 }
 
+/// What a sidecar is to its store.
+#[derive(Debug)]
+enum Role {
+    /// It publishes.
+    Publishing(Box<Agent>),
+    /// Another one publishes.
+    Waiting(Box<Standby>),
+}
+
 impl Sidecar {
-    /// Opens the store and the listener. Nothing is asked of git or the server yet.
+    /// Opens the store and the listener. Nothing is asked of git or the server yet. Where another publisher holds the
+    /// store, this one waits for it, unless it is to make one pass only, which is an error then.
     pub fn open(settings: Settings, control: Control) -> Result<Self, Error> {
         let credentials = &settings.credentials;
         let ssh_complete = credentials.ssh_key_file.is_some() && credentials.known_hosts_file.is_some();
@@ -147,7 +167,6 @@ impl Sidecar {
             return Err(Error::Ssh);
         }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
-        let publisher = Publisher::open(&settings.store)?;
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
@@ -161,15 +180,10 @@ impl Sidecar {
             release: None,
             last_pass: None,
             last_success_unix_ms: None,
+            damaged: Vec::new(),
+            last_scrub_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
-        let admin = match settings.admin {
-            Some(address) => {
-                let admin = Admin::start(address, board.clone(), silence_max);
-                Some(admin.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
-        };
         let git_settings = git::Settings {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
@@ -186,10 +200,30 @@ impl Sidecar {
             keep_releases: settings.keep_releases,
             artifact_bytes_max: settings.artifact_bytes_max,
             confirm_max: settings.interval,
+            scrub_bytes: settings.scrub_bytes,
+            scrub_pause: settings.scrub_pause,
         };
-        let git = Git::new(git_settings, control.clone());
-        let agent = Agent::new(agent_settings, git, publisher, server, board.clone(), control.clone());
-        Ok(Self { agent, board, admin, control, interval: settings.interval, once: settings.once })
+        let standby = Standby {
+            store: settings.store,
+            agent: agent_settings,
+            git: git_settings,
+            server,
+            board: board.clone(),
+            control: control.clone(),
+        };
+        let role = match standby.open() {
+            Ok(agent) => Role::Publishing(Box::new(agent)),
+            Err(OpenError::Locked { .. }) if !settings.once => Role::Waiting(Box::new(standby)),
+            Err(error) => return Err(error.into()),
+        };
+        let admin = match settings.admin {
+            Some(address) => {
+                let admin = Admin::start(address, board.clone(), silence_max);
+                Some(admin.map_err(|source| Error::Listen { address, source })?)
+            }
+            None => None,
+        };
+        Ok(Self { role, board, admin, control, interval: settings.interval, once: settings.once })
     }
 
     /// Where the admin listener listens.
@@ -204,12 +238,24 @@ impl Sidecar {
 
     /// One pass, for callers that have a loop of their own.
     pub fn reconcile(&mut self) -> Pass {
-        self.agent.reconcile()
+        if let Role::Waiting(standby) = &self.role {
+            match standby.take_over() {
+                Some(agent) => self.role = Role::Publishing(Box::new(agent)),
+                None => return Pass::Waiting,
+            }
+        }
+        match &mut self.role {
+            Role::Publishing(agent) => agent.reconcile(),
+            Role::Waiting(_) => Pass::Waiting,
+        }
     }
 
-    /// The agent.
-    pub fn agent(&self) -> &Agent {
-        &self.agent
+    /// The agent; none while another publisher holds the store.
+    pub fn agent(&self) -> Option<&Agent> {
+        match &self.role {
+            Role::Publishing(agent) => Some(agent),
+            Role::Waiting(_) => None,
+        }
     }
 
     /// Passes and waits until the end is asked for; one pass if told so. Blocks: give it a thread of its own.
@@ -222,17 +268,18 @@ impl Sidecar {
         info!(repository, reference, %environment, admin, "following a repository");
         loop {
             let started = Instant::now();
-            let outcome = match self.agent.reconcile() {
-                Pass::Published | Pass::Unchanged => Outcome::Synced,
-                Pass::Refused(_) => Outcome::Refused,
-                Pass::Retry(_) => Outcome::Retry,
+            let (outcome, interval) = match self.reconcile() {
+                Pass::Published | Pass::Unchanged => (Outcome::Synced, self.interval),
+                Pass::Refused(_) => (Outcome::Refused, self.interval),
+                Pass::Retry(_) => (Outcome::Retry, self.interval),
+                Pass::Waiting => (Outcome::Retry, self.interval.min(WAITING_CHECK)),
             };
             if self.once {
                 return outcome;
             }
             // From the start of the pass, so that waiting for the server does not slow the poll down.
             let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
-            self.control.wait_until(started + self.interval.mul_f64(jitter));
+            self.control.wait_until(started + interval.mul_f64(jitter));
             if self.control.stopped() {
                 info!("stopped");
                 return Outcome::Synced;

@@ -202,7 +202,9 @@ impl Publisher {
     /// Makes `release` the live one. All its blobs must have been added.
     pub fn publish(&self, release: &Release) -> Result<ReleaseName, PublishError> {
         let last = self.releases().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
-        let name = ReleaseName { seq: last + 1, commit: release.commit.id.clone() };
+        // Also where the live release's file was lost: one name never means two files.
+        let live = self.reader().current_name().ok().flatten().map_or(0, |name| name.seq);
+        let name = ReleaseName { seq: last.max(live) + 1, commit: release.commit.id.clone() };
         let fail = |source| PublishError::Io { name: name.clone(), source };
         for blob in release.blobs() {
             if !self.has(&blob).map_err(fail)? {

@@ -6,4 +6,5 @@ mod admin;
 mod faults;
 mod git;
 mod harness;
+mod store;
 mod sync;
