@@ -16,7 +16,8 @@ use crate::{USAGE, failed, shutdown};
 /// every byte, and swaps the store's `current` once. A commit that is wrong is refused with file, line and field, and
 /// what was published stays; so it does while the repository cannot be reached.
 ///
-/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later. Always: 64 the command line is wrong.
+/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later, or another program publishes into
+/// the store, for which a sidecar without --once waits. Always: 64 the command line is wrong.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or a folder.

@@ -85,7 +85,7 @@ impl Settings {
             transfer_bytes_max: 1 << 30,
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
-            // A fifth of a millisecond of hashing, and 20 GB a day at a pass a second.
+            // 22 GB a day at a pass a second.
             scrub_bytes: 256 << 10,
             scrub_pause: Duration::from_secs(600),
             once: false,
