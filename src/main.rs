@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
+mod check;
+mod completions;
 mod demo;
+mod man;
+mod operator;
 mod serve;
 mod shutdown;
 mod sync;
@@ -17,6 +22,7 @@ const USAGE: u8 = 64;
 ///
 /// `mainstay serve` answers predictions; `mainstay sync` follows a configuration repository and hands the server the
 /// model versions that a commit asks for. They meet in a store, a folder that both see. `mainstay demo` shows it all.
+/// The rest are for operators: they ask the sidecars, or give them orders.
 ///
 /// Exit codes: 0 done, 1 failed, 64 the command line is wrong; each subcommand's help names its own.
 #[derive(Parser)]
@@ -27,7 +33,7 @@ struct Arguments {
     log_format: Option<LogFormat>,
 
     /// What is logged, such as `info` or `mainstay_server=debug`.
-    #[arg(long, global = true, default_value = "info", env = "MAINSTAY_LOG")]
+    #[arg(long, global = true, default_value = "info", env = "MAINSTAY_LOG", value_parser = parse_filter)]
     log: String,
 
     #[command(subcommand)]
@@ -37,8 +43,19 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Arguments),
-    Sync(sync::Arguments),
+    Sync(Box<sync::Arguments>),
     Demo(demo::Arguments),
+    Check(check::Arguments),
+    Status(operator::status::Arguments),
+    Diff(operator::diff::Arguments),
+    History(operator::history::Arguments),
+    SyncNow(operator::sync_now::Arguments),
+    Rollback(operator::rollback::Arguments),
+    Hold(operator::hold::Arguments),
+    Resume(operator::resume::Arguments),
+    Wait(operator::wait::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     #[command(hide = true)]
     Trial(trial::Arguments),
     /// Answers the sidecar's questions to git on standard input and output.
@@ -75,16 +92,32 @@ fn main() -> ExitCode {
     }
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Sync(arguments) => sync::run(arguments),
+        Command::Sync(arguments) => sync::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Status(arguments) => operator::status::run(&arguments),
+        Command::Diff(arguments) => operator::diff::run(&arguments),
+        Command::History(arguments) => operator::history::run(&arguments),
+        Command::SyncNow(arguments) => operator::sync_now::run(&arguments),
+        Command::Rollback(arguments) => operator::rollback::run(&arguments),
+        Command::Hold(arguments) => operator::hold::run(&arguments),
+        Command::Resume(arguments) => operator::resume::run(&arguments),
+        Command::Wait(arguments) => operator::wait::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
         Command::Trial(_) | Command::GitWorker => unreachable!("they have returned above"),
     }
+}
+
+/// A filter that can be used. It stays text, since clap keeps copies of values, which a filter does not allow.
+fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn start_log(filter: &str, format: Option<LogFormat>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     use std::io::{IsTerminal as _, stderr};
 
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    let filter = EnvFilter::try_new(filter)?;
     let format = format.unwrap_or(if stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match format {

@@ -97,7 +97,15 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(program) => program,
         Err(error) => return failed(&error, 1),
     };
-    match mainstay_server::serve(&settings, program, shutdown::requested()) {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    if let Err(error) = shutdown::on_request(move || drop(stop)) {
+        return failed(&error, 1);
+    }
+    // Nothing is ever sent: the channel ends with the signal.
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    match mainstay_server::serve(&settings, program, shutdown) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, 1),
     }

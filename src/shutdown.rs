@@ -1,25 +1,31 @@
-//! The two signals that mean: finish what is at hand, and end.
+//! The signals: two that mean to finish what is at hand and end, and one that means to look again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-/// Completes at the first SIGINT or SIGTERM that comes after it is first polled.
-pub async fn requested() {
-    let listen = |kind| signal(kind).expect("a signal handler can be installed at the start of a program");
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+/// Calls `stop` at the first SIGINT or SIGTERM from now on.
+///
+/// The handlers are in place when this returns, so that no signal ends the program half-way. The thread that waits is
+/// not joined: the signal may never come, and the thread holds nothing.
+pub fn on_request(stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            stop();
+        }
+    })?;
+    Ok(())
 }
 
-/// Calls `stop` at the first SIGINT or SIGTERM, for programs that are not async.
+/// Calls `look` at every SIGHUP that comes after this returns, for programs that are not async.
 ///
-/// The thread that waits is not joined: the signal may never come, and the thread holds nothing.
-pub fn on_request(stop: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(requested());
-        stop();
+/// The thread is not joined, as above.
+pub fn on_hangup(look: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    let mut hangups = Signals::new([SIGHUP])?;
+    std::thread::Builder::new().name("hangups".to_owned()).spawn(move || {
+        for _ in hangups.forever() {
+            look();
+        }
     })?;
     Ok(())
 }

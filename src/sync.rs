@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_models::EnvironmentName;
-use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings};
+use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings, Sidecar};
 
 use crate::{USAGE, failed, shutdown};
 
@@ -16,8 +16,10 @@ use crate::{USAGE, failed, shutdown};
 /// every byte, and swaps the store's `current` once. A commit that is wrong is refused with file, line and field, and
 /// what was published stays; so it does while the repository cannot be reached.
 ///
-/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later, or another program publishes into
-/// the store, for which a sidecar without --once waits. Always: 64 the command line is wrong.
+/// SIGHUP, a signed webhook and `mainstay sync-now` cause a look at the repository at once.
+///
+/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later, or held back, or another program
+/// publishes into the store, for which a sidecar without --once waits. Always: 64 the command line is wrong.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or a folder.
@@ -44,9 +46,21 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
 
-    /// Where operators are answered: /live /ready /status /metrics.
+    /// Where operators are answered: /live /ready /status /history /metrics, and their orders taken.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9091")]
     admin: SocketAddr,
+
+    /// File with the token that orders need; without it they are taken from this host alone. Read anew at each use.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// Where webhooks alone are answered, at /webhook, for a port that the repository's host can reach.
+    #[arg(long, value_name = "ADDRESS", requires = "webhook_secret_file")]
+    webhook: Option<SocketAddr>,
+
+    /// File with the secret of the webhooks of GitHub, GitLab, Gitea or Bitbucket; read anew at each use.
+    #[arg(long, value_name = "FILE")]
+    webhook_secret_file: Option<PathBuf>,
 
     /// The admin address of the server that reads the store: its status is the proof that a release is live.
     #[arg(long, value_name = "URL")]
@@ -89,6 +103,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
     settings.git_folder = arguments.git_dir;
     settings.interval = arguments.interval;
     settings.admin = (!arguments.once).then_some(arguments.admin);
+    settings.admin_token_file = arguments.admin_token_file;
+    settings.webhook = arguments.webhook.filter(|_| !arguments.once);
+    settings.webhook_secret_file = arguments.webhook_secret_file;
     settings.server = arguments.server;
     settings.keep_releases = arguments.keep_releases;
     settings.once = arguments.once;
@@ -102,9 +119,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
     if let Err(error) = shutdown::on_request(move || stopped.stop()) {
         return failed(&error, 1);
     }
-    match mainstay_sidecar::run(settings, control) {
-        Ok(outcome) => ExitCode::from(outcome.exit_code()),
-        Err(error @ (Error::Server | Error::Ssh)) => failed(&error, USAGE),
-        Err(error) => failed(&error, 2),
+    let sidecar = match Sidecar::open(settings, control) {
+        Ok(sidecar) => sidecar,
+        Err(error @ (Error::Server | Error::Ssh | Error::WebhookSecret)) => return failed(&error, USAGE),
+        Err(error) => return failed(&error, 2),
+    };
+    if let Err(error) = shutdown::on_hangup(sidecar.on_signal()) {
+        return failed(&error, 1);
     }
+    ExitCode::from(sidecar.run().exit_code())
 }

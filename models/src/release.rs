@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Blob, EnvironmentName, ModelName, Move, Version};
+use crate::{Blob, EnvironmentName, ModelName, Move, ReleaseName, Version};
 
 /// The complete set of models that one commit asks for, with the digest of every byte they need.
 ///
-/// Its serialised form is the same for the same commit, wherever and whenever it is made.
+/// Its serialised form is the same for the same commit, wherever and whenever it is made; a rollback apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawRelease")]
 #[non_exhaustive]
@@ -25,6 +25,19 @@ pub struct Release {
     pub models: BTreeMap<ModelName, ReleasedModel>,
     /// The commits that changed what is served, newest first; as many as the publisher keeps.
     pub changes: Vec<Change>,
+    /// Where this is the content of an earlier release again: which, and instead of what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// A way back inside one store, without git.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The release that was live before.
+    pub from: ReleaseName,
+    /// The earlier release whose content is live again.
+    pub to: ReleaseName,
 }
 
 /// One model of a release.
@@ -142,13 +155,15 @@ struct RawRelease {
     default: ModelName,
     models: BTreeMap<ModelName, ReleasedModel>,
     changes: Vec<Change>,
+    rollback: Option<Rollback>,
 }
 
 impl TryFrom<RawRelease> for Release {
     type Error = ReleaseError;
 
     fn try_from(raw: RawRelease) -> Result<Self, ReleaseError> {
-        Self::new(raw.environment, raw.commit, raw.default, raw.models, raw.changes)
+        let release = Self::new(raw.environment, raw.commit, raw.default, raw.models, raw.changes)?;
+        Ok(Self { rollback: raw.rollback, ..release })
     }
 }
 
@@ -167,7 +182,17 @@ impl Release {
         if let Some((name, model)) = models.iter().find(|(_, model)| !model.versions.contains_key(&model.stable)) {
             return Err(ReleaseError::Stable(name.clone(), model.stable.clone()));
         }
-        Ok(Self { environment, commit, default, models, changes })
+        Ok(Self { environment, commit, default, models, changes, rollback: None })
+    }
+
+    /// The same, as a way back.
+    pub(crate) fn rolled_back(self, rollback: Rollback) -> Self {
+        Self { rollback: Some(rollback), ..self }
+    }
+
+    /// Whether the same models answer in the same way, whatever asked for them.
+    pub fn serves_as(&self, other: &Self) -> bool {
+        self.default == other.default && self.models == other.models
     }
 
     /// Every blob that the release needs; a blob may come more than once.

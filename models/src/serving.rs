@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::policy::{Policy, RawHold, RawPolicy, RawSync, RawWindow};
 use crate::yaml::{self, Fault};
 use crate::{EnvironmentName, ModelName, Version, YamlError};
 
@@ -14,13 +15,15 @@ const MODELS_MAX: usize = 1000;
 const PREVIEW_MAX: usize = 16;
 
 /// What an environment asks for: a complete statement, so that what it omits is unloaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Serving {
     /// The model that a request without a model's name gets; one of `models`.
     pub default: ModelName,
     /// The models to serve; never empty.
     pub models: BTreeMap<ModelName, ServedModel>,
+    /// When a change may go live.
+    pub policy: Policy,
 }
 
 /// Which versions of one model an environment asks for.
@@ -70,6 +73,12 @@ struct RawServing {
     api_version: Spanned<String>,
     default: Spanned<ModelName>,
     models: Spanned<BTreeMap<ModelName, RawServedModel>>,
+    sync: Option<RawSync>,
+    #[serde(default)]
+    suspend: bool,
+    hold: Option<RawHold>,
+    #[serde(default)]
+    windows: Vec<Spanned<RawWindow>>,
 }
 
 #[derive(Deserialize)]
@@ -121,7 +130,8 @@ impl Serving {
             }
             models.insert(name, ServedModel { stable: served.stable, preview });
         }
-        Ok(Self { default: raw.default.value, models })
+        let policy = RawPolicy { sync: raw.sync, suspend: raw.suspend, hold: raw.hold, windows: raw.windows };
+        Ok(Self { default: raw.default.value, models, policy: Policy::validate(policy)? })
     }
 
     /// What changed since `previous`, by model; everything is new where there was nothing before.

@@ -65,6 +65,8 @@ pub fn serve(
     let threads = NonZeroUsize::new(settings.threads).unwrap_or(processors);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.get())
+        // Only large bodies are decoded there; those that wait are bounded by the requests at hand.
+        .max_blocking_threads(threads.get() + 1)
         .enable_all()
         .build()?
         .block_on(run(settings, program, threads, shutdown))

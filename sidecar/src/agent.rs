@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay_models::store::{AddError, Current};
+use mainstay_models::store::Current;
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{Change, Commit, CommitId, EnvironmentName, Publisher, Release, Serving};
 use tracing::{info, warn};
 
 use crate::Control;
-use crate::board::{Board, Ended, FailedModel, Health, Problem, PublishedRelease, Sync, Times, now_unix_ms};
+use crate::board::{Board, Ended, FailedModel, Health, HeldBack, Problem, Sync, Times, now_unix_ms};
+use crate::clock::{Clock, unix_ms};
 use crate::desired::{Desired, Origin, Source, Unread, desired};
 use crate::git::{self, Failure, Git};
+use crate::ledger::{Ledger, Ready, Verdict};
 use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
 
@@ -25,6 +27,8 @@ mod upkeep;
 const TAKING_MAX: Duration = Duration::from_secs(60);
 /// How often the server is asked whether it has taken a new release.
 const TAKING_CHECK: Duration = Duration::from_millis(25);
+/// The least time that is waited for what is held back to go live by itself.
+const OPENING_MIN: Duration = Duration::from_millis(50);
 /// How many commits that changed serving.yaml are named in a release.
 const CHANGES_MAX: usize = 20;
 /// How many commits are looked at to find them.
@@ -52,11 +56,13 @@ pub struct Settings {
 pub struct Agent {
     settings: Settings,
     git: Git,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    ledger: Arc<Ledger>,
     server: Option<Server>,
     board: Arc<Board>,
     control: Control,
-    /// What the store says, as of this agent's last look; it is the only writer.
+    clock: Clock,
+    /// What is published, as of this agent's last look: an operator may have rolled back since.
     current: Option<Current>,
     /// The newest release's way here.
     times: Times,
@@ -64,18 +70,26 @@ pub struct Agent {
     seen: Option<(CommitId, u64)>,
     /// Since when the server has not shown that it has taken the newest release whole.
     untaken_since: Option<Instant>,
+    /// Whether the newest release's way here says how fast it was.
+    timed: bool,
+    /// The release that was verified last and held back, so that it is not read again at each poll.
+    ready: Option<Ready>,
+    /// What held a release back in the last pass.
+    held: Option<HeldBack>,
     /// The commit that was refused last, so that it is not read again at each poll.
     refused: Option<(CommitId, Refusal)>,
     upkeep: upkeep::Upkeep,
 }
 
 /// How a pass ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Pass {
     /// A release was published.
     Published,
     /// What is published is what git asks for.
     Unchanged,
+    /// What git asks for is verified, and held back.
+    Held(HeldBack),
     /// A person must change git.
     Refused(Refusal),
     /// The next pass tries again.
@@ -85,44 +99,42 @@ pub enum Pass {
 }
 
 impl Agent {
-    /// An agent that starts from what the publisher's store says.
+    /// An agent that starts from what the ledger says.
+    #[allow(clippy::too_many_arguments, reason = "each is a part of its own, put together in one place")]
     pub(crate) fn new(
         settings: Settings,
         git: Git,
-        publisher: Publisher,
+        publisher: Arc<Publisher>,
+        ledger: Arc<Ledger>,
         server: Option<Server>,
         board: Arc<Board>,
         control: Control,
+        clock: Clock,
     ) -> Self {
-        let current = Self::published(&publisher, &settings);
+        let current = ledger.current();
         let untaken_since = Some(Instant::now());
         let times = Times::default();
         let agent = Self {
             settings,
             git,
             publisher,
+            ledger,
             server,
             board,
             control,
+            clock,
             current,
             times,
             seen: None,
             untaken_since,
+            timed: true,
+            ready: None,
+            held: None,
             refused: None,
             upkeep: upkeep::Upkeep::default(),
         };
         agent.show_release();
         agent
-    }
-
-    /// What the store says is published for this environment.
-    fn published(publisher: &Publisher, settings: &Settings) -> Option<Current> {
-        // A release that cannot be read is as good as none: the next one takes its place.
-        let current = publisher.reader().current().unwrap_or_else(|error| {
-            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
-            None
-        });
-        current.filter(|current| current.release.environment == settings.environment)
     }
 
     /// The process id of the git worker, where one is running.
@@ -138,13 +150,20 @@ impl Agent {
     /// Makes the store say what git says, or says why not.
     pub fn reconcile(&mut self) -> Pass {
         let started = Instant::now();
+        let orders = self.control.begin();
         self.board.beat();
+        self.held = None;
+        if orders.interrupted {
+            // Whether a rollback is live must not wait for a git that may be the reason for it.
+            self.confirm(started + self.settings.confirm_max);
+        }
+        self.catch_up();
         let mut asked = None;
-        let result = self.publish_what_git_asks(&mut asked);
+        let result = self.publish_what_git_asks(&mut asked, orders.publish_now);
         if let Err(Trouble::Retry(problem)) = &result
-            && self.control.stopped()
+            && self.control.cuts_short()
         {
-            // Cut short by the stop itself: not worth a word, and not the repository's fault.
+            // Cut short by an operator: not worth a word, and not the repository's fault.
             return Pass::Retry(problem.clone());
         }
         self.show_outcome(&result, asked.as_ref());
@@ -154,12 +173,13 @@ impl Agent {
             Err(Trouble::Refused(_)) => Ended::Refused,
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
-        self.board.passed(ended, started.elapsed(), self.git.workers_started());
+        self.board.passed(ended, started.elapsed(), orders.trigger, self.git.workers_started());
         self.look_after_the_store(asked.is_some());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
         match result {
             Ok(Ended::Published) => Pass::Published,
+            Ok(Ended::Held) => Pass::Held(self.held.clone().expect("what holds a release back was noted")),
             Ok(_) => Pass::Unchanged,
             Err(Trouble::Refused(refusal)) => Pass::Refused(refusal),
             Err(Trouble::Retry(problem)) => Pass::Retry(problem),
@@ -167,15 +187,21 @@ impl Agent {
     }
 
     /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
-    fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>) -> Result<Ended, Trouble> {
+    fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>, now: bool) -> Result<Ended, Trouble> {
         let advertised = self.git.advertised().map_err(|e| Trouble::retry(&e))?;
         *asked = Some(advertised.clone());
+        self.ledger.asked(&advertised);
         let desired_unix_ms = Some(self.first_seen(&advertised));
         if self.is_published(&advertised) {
+            self.ledger.settled();
             return Ok(Ended::Unchanged);
         }
         if let Some(refusal) = self.refusal_of(&advertised) {
             return Err(refusal.into());
+        }
+
+        if let Some(ready) = self.ready.take_if(|ready| ready.release.commit.id == advertised) {
+            return self.publish(ready, now);
         }
 
         let fetched = self.git.fetch().map_err(|e| Trouble::retry(&e))?;
@@ -184,22 +210,24 @@ impl Agent {
         // The remote may have moved on between the two questions.
         let commit = fetched.commit;
         *asked = Some(commit.clone());
+        self.ledger.asked(&commit);
         if self.is_published(&commit) {
+            self.ledger.settled();
             return Ok(Ended::Unchanged);
         }
 
-        let released = self.release(&commit, times);
-        if let Err(Trouble::Refused(refusal)) = &released {
+        let ready = self.prepare(&commit, times);
+        if let Err(Trouble::Refused(refusal)) = &ready {
             warn!(%commit, %refusal, "refused a commit");
             self.refused = Some((commit, refusal.clone()));
         }
-        released.map(|()| Ended::Published)
+        self.publish(ready?, now)
     }
 
-    /// Verifies everything that a fetched commit asks for, and publishes it.
-    fn release(&mut self, commit: &CommitId, mut times: Times) -> Result<(), Trouble> {
+    /// Verifies everything that a fetched commit asks for, and brings it into the store.
+    fn prepare(&mut self, commit: &CommitId, mut times: Times) -> Result<Ready, Trouble> {
         let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
-        let Desired { default, models, sources } = {
+        let Desired { default, models, policy, sources } = {
             let (git, board) = (&mut self.git, &self.board);
             let read = |path: &str, bytes_max| {
                 board.beat();
@@ -215,24 +243,50 @@ impl Agent {
         let changes = self.changes(commit)?;
         let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
         let release = release.expect("a validated serving.yaml names its default and its stable versions");
-        let name = self.publisher.publish(&release).map_err(|e| Trouble::retry(&e))?;
-        self.current = self.publisher.reader().current().map_err(|e| Trouble::retry(&e))?;
-        self.times = times;
+        Ok(Ready { release, policy, times, held: false })
+    }
+
+    /// Makes a verified release live, unless something holds it back.
+    fn publish(&mut self, mut ready: Ready, now: bool) -> Result<Ended, Trouble> {
+        let current = match self.ledger.publish(&ready, now, self.settings.keep_releases)? {
+            Verdict::Published(current) => current,
+            Verdict::Held(held) => {
+                if self.board.status().held_back.as_ref() != Some(&held) {
+                    info!(commit = %held.commit.id, by = held.by.label(), reason = held.reason, "held a release back");
+                }
+                self.held = Some(held);
+                ready.held = true;
+                self.ready = Some(ready);
+                return Ok(Ended::Held);
+            }
+        };
+        let Commit { id, author, subject, .. } = &current.release.commit;
+        let models = current.release.models.len();
+        info!(release = %current.name, commit = %id, author, subject, models, "published a release");
+        self.current = Some(current);
+        self.times = ready.times;
+        self.timed = !ready.held;
         self.untaken_since = Some(Instant::now());
         self.refused = None;
         self.board.published();
         self.show_release();
-        let Commit { author, subject, .. } = &release.commit;
-        info!(release = %name, %commit, author, subject, models = release.models.len(), "published a release");
-        // The release is published whether or not this succeeds.
-        match self.publisher.collect(self.settings.keep_releases) {
-            Ok(collected) if collected.releases + collected.blobs > 0 => {
-                info!(releases = collected.releases, blobs = collected.blobs, "collected what no release needs");
-            }
-            Ok(_) => {}
-            Err(error) => warn!(error = %Trouble::retry(&error), "cannot collect what no release needs"),
+        Ok(Ended::Published)
+    }
+
+    /// How long until what is held back goes live by itself.
+    pub(crate) fn opens_in(&self) -> Option<Duration> {
+        let until_unix_ms = self.held.as_ref()?.until_unix_ms?;
+        Some(Duration::from_millis(until_unix_ms.saturating_sub(unix_ms(self.clock.now()))).max(OPENING_MIN))
+    }
+
+    /// Learns what was published beside the loop, by an operator or in place of what was lost.
+    fn catch_up(&mut self) {
+        let current = self.ledger.current();
+        if current.as_ref().map(|current| &current.name) != self.current.as_ref().map(|current| &current.name) {
+            self.current = current;
+            self.times = Times::default();
+            self.untaken_since = Some(Instant::now());
         }
-        Ok(())
     }
 
     /// Brings the bytes of one blob into the store, unless they are there.
@@ -252,19 +306,8 @@ impl Agent {
             Unread::Unfit(problem) => artifact.refuse(problem).into(),
             Unread::Trouble(problem) => Trouble::Retry(problem),
         })?;
-        self.publisher.add(&blob, &*bytes).map_err(|e| match e {
-            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
-                artifact.refuse(format!("{} is a Git LFS pointer: commit the file itself", artifact.path)).into()
-            }
-            AddError::Mismatch { got, .. } => {
-                let (path, size, sha256) = (&artifact.path, got.size_bytes, got.sha256);
-                artifact.refuse(format!("{path} has {size} bytes with sha256 {sha256}")).into()
-            }
-            AddError::TooLong { expected_bytes } => {
-                artifact.refuse(format!("{} has more than {expected_bytes} bytes", artifact.path)).into()
-            }
-            AddError::Source(_) | AddError::Io { .. } => Trouble::retry(&e),
-        })
+        let added = self.publisher.add(&blob, &*bytes);
+        added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| Trouble::retry(&e), Trouble::Refused))
     }
 
     /// The commits that changed what is served, newest first, and what each changed.
@@ -296,6 +339,7 @@ impl Agent {
 
     /// Asks the server whether it has taken the newest release whole, until it has, `due`, or something else comes up.
     fn confirm(&mut self, due: Instant) {
+        self.catch_up();
         let Some(current) = &self.current else { return };
         let Some(server) = &self.server else { return };
         let (health, reason, failed) = loop {
@@ -312,7 +356,7 @@ impl Agent {
                     self.untaken_since = None;
                     if self.times.live_unix_ms.replace(self.times.live_unix_ms.unwrap_or(now)).is_none() {
                         info!(release = %current.name, "a release is live");
-                        if let Some(desired) = self.times.desired_unix_ms {
+                        if let Some(desired) = self.times.desired_unix_ms.filter(|_| self.timed) {
                             self.board.live(Duration::from_millis(now.saturating_sub(desired)));
                         }
                     }
@@ -349,8 +393,9 @@ impl Agent {
     }
 
     fn show_release(&self) {
-        let release = self.current.as_ref().map(|current| PublishedRelease::new(current, self.times));
-        self.board.update(|status| status.release = release);
+        if let Some(current) = &self.current {
+            self.ledger.show(current, self.times);
+        }
     }
 
     fn show_outcome(&self, result: &Result<Ended, Trouble>, asked: Option<&CommitId>) {
@@ -365,6 +410,7 @@ impl Agent {
             }
         }
         let sync = match (result, asked) {
+            (Ok(Ended::Held), _) => Sync::OutOfSync,
             (Ok(_), _) => Sync::Synced,
             (Err(_), Some(_)) => Sync::OutOfSync,
             (Err(_), None) => Sync::Unknown,
@@ -373,10 +419,16 @@ impl Agent {
             status.sync = sync;
             status.desired = asked.cloned().or(status.desired.take());
             status.problem = problem;
+            // Without git nobody knows better than before.
+            if asked.is_some() {
+                status.held_back = self.held.clone();
+            }
         });
         match (&self.current, &self.server) {
             (None, _) => {
-                let reason = result.as_ref().err().map(|trouble| format!("nothing is published: {trouble}"));
+                let why = self.held.as_ref().map(|held| held.reason.clone());
+                let why = why.or_else(|| result.as_ref().err().map(ToString::to_string));
+                let reason = why.map(|why| format!("nothing is published: {why}"));
                 self.show_health(Health::Degraded, reason, Vec::new());
             }
             (Some(_), None) => self.show_health(Health::Healthy, None, Vec::new()),

@@ -1,20 +1,21 @@
 //! What the sidecar tells the world about itself: one status, swapped whole, and the metrics.
 //!
-//! Written by the loop, read by anybody at any time without holding the loop up.
+//! Written by the loop and by operators' orders, read by anybody at any time without holding the loop up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use mainstay_models::store::Current;
-use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, ReleasedModel};
+use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, ReleasedModel, Rollback};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 use serde::Serialize;
 
+use crate::ledger::Holds;
 pub use crate::server::FailedModel;
 use crate::trouble::{Refusal, Trouble};
 
@@ -48,10 +49,23 @@ pub enum Ended {
     Published,
     /// What is published is what git asks for.
     Unchanged,
+    /// What git asks for is verified and held back.
+    Held,
     /// The commit was refused, now or earlier.
     Refused,
     /// Something failed that the next pass may not meet.
     Retry,
+}
+
+/// Who asked for a pass before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A signed webhook.
+    Webhook,
+    /// SIGHUP.
+    Signal,
+    /// The admin listener.
+    Operator,
 }
 
 /// What /status says. Fields are added, never renamed.
@@ -76,6 +90,10 @@ pub struct Status {
     pub problem: Option<Problem>,
     /// The newest commit that git asked for, as far as known.
     pub desired: Option<CommitId>,
+    /// What is verified and may not go live, and why.
+    pub held_back: Option<HeldBack>,
+    /// What operators hold.
+    pub hold: Holds,
     /// What is published.
     pub release: Option<PublishedRelease>,
     /// The last pass.
@@ -86,6 +104,42 @@ pub struct Status {
     pub damaged: Vec<Digest>,
     /// When the whole store was last read again, in ms since 1970.
     pub last_scrub_unix_ms: Option<u64>,
+}
+
+/// A release that is verified and may not go live.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct HeldBack {
+    /// The commit that asks for it.
+    pub commit: Commit,
+    /// What holds it back.
+    pub by: HeldBy,
+    /// Why, in one line.
+    pub reason: String,
+    /// When it goes live by itself, in ms since 1970; null where that takes a person.
+    pub until_unix_ms: Option<u64>,
+    /// The default model that it asks for.
+    pub default: ModelName,
+    /// The models that it asks for.
+    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+}
+
+/// What holds a release back, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldBy {
+    /// serving.yaml: `suspend`.
+    Suspend,
+    /// An operator's `mainstay hold`.
+    Operator,
+    /// An operator's `mainstay rollback`.
+    Rollback,
+    /// serving.yaml: `hold`.
+    Hold,
+    /// serving.yaml: `windows`.
+    Window,
+    /// serving.yaml: `sync: manual`.
+    Manual,
 }
 
 /// Why a pass did not publish.
@@ -123,6 +177,8 @@ pub struct PublishedRelease {
     pub default: ModelName,
     /// The models.
     pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    /// Where it is an earlier release's content again: which, and instead of what.
+    pub rollback: Option<Rollback>,
     /// Its way here.
     pub times: Times,
 }
@@ -153,6 +209,8 @@ pub struct LastPass {
     pub at_unix_ms: u64,
     /// How long it took.
     pub seconds: f64,
+    /// The newest trigger that it answers; triggers are counted from 1.
+    pub trigger: u64,
 }
 
 /// The status and the metrics of one sidecar.
@@ -160,6 +218,8 @@ pub struct LastPass {
 pub struct Board {
     status: ArcSwap<Status>,
     metrics: Metrics,
+    /// Held by whoever changes the status, so that no change is lost and the metrics follow in order.
+    changing: Mutex<()>,
     started: Instant,
     /// When the loop last showed that it is not stuck, in ms since `started`.
     beat_ms: AtomicU64,
@@ -180,6 +240,11 @@ struct Metrics {
     scrubbed_bytes: IntCounter,
     damaged_blobs: IntCounter,
     workers: IntCounter,
+    triggers: IntCounterVec,
+    webhooks_refused: IntCounter,
+    rollbacks: IntCounter,
+    held_back: IntGaugeVec,
+    holds: IntGaugeVec,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -195,6 +260,7 @@ impl Board {
         let board = Self {
             status: ArcSwap::from_pointee(status),
             metrics: Metrics::new(),
+            changing: Mutex::new(()),
             started: Instant::now(),
             beat_ms: AtomicU64::new(0),
         };
@@ -222,8 +288,9 @@ impl Board {
         self.beat_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Changes the status. There is one writer, the loop, so nothing is lost between reading and writing.
+    /// Changes the status. The loop and the orders of operators do, one after the other; readers never wait.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.status();
         let mut status = (*before).clone();
         change(&mut status);
@@ -247,18 +314,31 @@ impl Board {
         self.metrics.damaged_blobs.inc();
     }
 
+    pub(crate) fn rolled_back(&self) {
+        self.metrics.rollbacks.inc();
+    }
+
     pub(crate) fn live(&self, since_desired: Duration) {
         self.metrics.commit_to_live.observe(since_desired.as_secs_f64());
     }
 
-    pub(crate) fn passed(&self, ended: Ended, took: Duration, workers_started: u64) {
+    /// Counts a trigger.
+    pub fn triggered(&self, by: Trigger) {
+        self.metrics.triggers.with_label_values(&[by.label()]).inc();
+    }
+
+    pub(crate) fn webhook_refused(&self) {
+        self.metrics.webhooks_refused.inc();
+    }
+
+    pub(crate) fn passed(&self, ended: Ended, took: Duration, trigger: u64, workers_started: u64) {
         let label = ended.label();
         self.metrics.passes.with_label_values(&[label]).inc();
         self.metrics.pass_seconds.with_label_values(&[label]).observe(took.as_secs_f64());
         self.metrics.workers.inc_by(workers_started.saturating_sub(self.metrics.workers.get()));
         let at_unix_ms = now_unix_ms();
         self.update(|status| {
-            status.last_pass = Some(LastPass { ended, at_unix_ms, seconds: took.as_secs_f64() });
+            status.last_pass = Some(LastPass { ended, at_unix_ms, seconds: took.as_secs_f64(), trigger });
             if matches!(ended, Ended::Published | Ended::Unchanged) {
                 status.last_success_unix_ms = Some(at_unix_ms);
             }
@@ -267,15 +347,44 @@ impl Board {
 }
 
 impl Ended {
-    const ALL: [Self; 4] = [Self::Published, Self::Unchanged, Self::Refused, Self::Retry];
+    const ALL: [Self; 5] = [Self::Published, Self::Unchanged, Self::Held, Self::Refused, Self::Retry];
 
     /// Its name in /status and in the metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Published => "published",
             Self::Unchanged => "unchanged",
+            Self::Held => "held",
             Self::Refused => "refused",
             Self::Retry => "retry",
+        }
+    }
+}
+
+impl HeldBy {
+    const ALL: [Self; 6] = [Self::Suspend, Self::Operator, Self::Rollback, Self::Hold, Self::Window, Self::Manual];
+
+    /// Its name in /status and in the metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Suspend => "suspend",
+            Self::Operator => "operator",
+            Self::Rollback => "rollback",
+            Self::Hold => "hold",
+            Self::Window => "window",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl Trigger {
+    const ALL: [Self; 3] = [Self::Webhook, Self::Signal, Self::Operator];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Signal => "signal",
+            Self::Operator => "operator",
         }
     }
 }
@@ -299,6 +408,7 @@ impl PublishedRelease {
             commit: current.release.commit.clone(),
             default: current.release.default.clone(),
             models: current.release.models.clone(),
+            rollback: current.release.rollback.clone(),
             times,
         }
     }
@@ -365,6 +475,23 @@ impl Metrics {
                 "git_workers_started_total",
                 "Git workers started; more than one means that one was killed or died.",
             )),
+            triggers: metric!(IntCounterVec::new(
+                Opts::new("triggers_total", "Passes asked for before their time, by who asked."),
+                &["by"],
+            )),
+            webhooks_refused: metric!(IntCounter::new(
+                "webhooks_refused_total",
+                "Webhooks that were not signed with the secret, or did not come whole.",
+            )),
+            rollbacks: metric!(IntCounter::new("rollbacks_total", "Rollbacks to an earlier release of the store.")),
+            held_back: metric!(IntGaugeVec::new(
+                Opts::new("held_back", "Whether a verified release is held back, by what: 1 for what holds it."),
+                &["by"],
+            )),
+            holds: metric!(IntGaugeVec::new(
+                Opts::new("hold", "Whether operators hold what is published: 1 for a hold that is in force."),
+                &["by"],
+            )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(
                 Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
@@ -375,6 +502,9 @@ impl Metrics {
         for ended in Ended::ALL {
             // A rate over a counter that is not there yet misses its first step.
             metrics.passes.with_label_values(&[ended.label()]);
+        }
+        for by in Trigger::ALL {
+            metrics.triggers.with_label_values(&[by.label()]);
         }
         metrics
     }
@@ -401,6 +531,10 @@ impl Metrics {
                 ("Degraded", status.health == Health::Degraded),
             ],
         );
+        let held = status.held_back.as_ref().map(|held| held.by);
+        set(&self.held_back, &HeldBy::ALL.map(|by| (by.label(), held == Some(by))));
+        let holds = &status.hold;
+        set(&self.holds, &[("operator", holds.operator.is_some()), ("rollback", holds.rollback.is_some())]);
         self.last_success.set(status.last_success_unix_ms.unwrap_or(0) as f64 / 1e3);
         // A scrape must not meet a moment without them, so they are taken away only when there are others.
         if before.is_none_or(|before| before.desired != status.desired) {

@@ -1,6 +1,7 @@
 //! Wakes and stops the loop, from any thread and from a signal's task.
 //!
-//! A trigger is a flag, not a queue: triggers that come during a pass cause one more pass, and none is lost.
+//! A trigger is a count, not a queue: triggers that come during a pass cause one more pass, and none is lost. It
+//! carries no data, so whoever may trigger can cause a pass and nothing else.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -19,6 +20,23 @@ struct Inner {
 struct Flags {
     triggered: bool,
     stopped: bool,
+    /// Whether the next pass publishes what would wait for a person's word.
+    publish_now: bool,
+    /// Whether something was published beside the loop.
+    interrupted: bool,
+    /// How many triggers there were.
+    triggers: u64,
+}
+
+/// What a pass begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// How many triggers had come: this pass answers all of them.
+    pub trigger: u64,
+    /// Whether a person said that what waits for a word is to be published.
+    pub publish_now: bool,
+    /// Whether something was published beside the loop since the pass before began.
+    pub interrupted: bool,
 }
 
 impl Control {
@@ -27,10 +45,47 @@ impl Control {
         Self::default()
     }
 
-    /// Asks for a pass now, or for another one if a pass is running.
-    pub fn trigger(&self) {
-        self.flags().triggered = true;
+    /// Asks for a pass now, or for another one if a pass is running. Gives the trigger's number: the pass that
+    /// answers it shows that number, or a later one.
+    pub fn trigger(&self) -> u64 {
+        self.ask(|_| {})
+    }
+
+    /// Asks for a pass that publishes also what waits for a person's word. Holds for one pass, so that it never
+    /// publishes by surprise what comes later.
+    pub fn publish_now(&self) -> u64 {
+        self.ask(|flags| flags.publish_now = true)
+    }
+
+    /// Asks for a pass because something was published beside the loop: a question to git that is under way is cut
+    /// short, and the server is asked first.
+    pub(crate) fn interrupt(&self) -> u64 {
+        self.ask(|flags| flags.interrupted = true)
+    }
+
+    fn ask(&self, order: impl FnOnce(&mut Flags)) -> u64 {
+        let mut flags = self.flags();
+        order(&mut flags);
+        flags.triggered = true;
+        flags.triggers += 1;
         self.0.changed.notify_all();
+        flags.triggers
+    }
+
+    /// What the pass that begins now has to heed; it is heeded once.
+    pub(crate) fn begin(&self) -> Orders {
+        let mut flags = self.flags();
+        Orders {
+            trigger: flags.triggers,
+            publish_now: std::mem::take(&mut flags.publish_now),
+            interrupted: std::mem::take(&mut flags.interrupted),
+        }
+    }
+
+    /// Whether a question to git is to be cut short.
+    pub(crate) fn cuts_short(&self) -> bool {
+        let flags = self.flags();
+        flags.stopped || flags.interrupted
     }
 
     /// Asks for the end. Cannot be taken back.
@@ -63,7 +118,7 @@ impl Control {
     }
 
     fn flags(&self) -> MutexGuard<'_, Flags> {
-        // Two booleans are right whatever the thread that panicked was doing.
+        // Flags and a count are right whatever the thread that panicked was doing.
         self.0.flags.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -83,6 +138,18 @@ mod tests {
         control.wait_until(Instant::now() + LONG);
         assert!(started.elapsed() < LONG / 2);
         assert!(control.pause(Duration::ZERO), "the wait used the trigger up");
+    }
+
+    #[test]
+    fn an_order_is_heeded_by_one_pass_and_every_trigger_is_answered() {
+        let control = Control::new();
+        assert_eq!(control.trigger(), 1);
+        assert_eq!(control.publish_now(), 2);
+        assert_eq!(control.begin(), Orders { trigger: 2, publish_now: true, interrupted: false });
+        assert_eq!(control.interrupt(), 3);
+        assert!(control.cuts_short());
+        assert_eq!(control.begin(), Orders { trigger: 3, publish_now: false, interrupted: true });
+        assert!(!control.cuts_short());
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_models::store::AddError;
 use mainstay_models::yaml::FILE_BYTES_MAX;
-use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, ReleasedModel, ReleasedVersion, Serving, Version};
+use mainstay_models::{
+    Blob, EnvironmentName, ModelName, ModelSpec, Policy, ReleasedModel, ReleasedVersion, Serving, Version,
+};
 
 use crate::trouble::{Refusal, Trouble};
 
@@ -29,6 +32,8 @@ pub struct Desired {
     pub default: ModelName,
     /// The models.
     pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// When that may go live.
+    pub policy: Policy,
     /// Where the bytes of every blob come from.
     pub sources: Vec<Source>,
 }
@@ -72,6 +77,24 @@ impl Artifact {
             problem: problem.into(),
         }
     }
+
+    /// The refusal of `bytes`, which the store did not take as the artifact; none where that was the store's own fault.
+    pub fn refuse_bytes(&self, bytes: &[u8], error: &AddError) -> Option<Refusal> {
+        let path = &self.path;
+        match error {
+            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
+                Some(self.refuse(format!("{path} is a Git LFS pointer: commit the file itself")))
+            }
+            AddError::Mismatch { got, .. } => {
+                let (size, sha256) = (got.size_bytes, got.sha256);
+                Some(self.refuse(format!("{path} has {size} bytes with sha256 {sha256}")))
+            }
+            AddError::TooLong { expected_bytes } => {
+                Some(self.refuse(format!("{path} has more than {expected_bytes} bytes")))
+            }
+            AddError::Source(_) | AddError::Io { .. } => None,
+        }
+    }
 }
 
 /// Reads what a commit asks for in `environment`; `read` gives the content of a file of at most so many bytes.
@@ -90,7 +113,8 @@ pub fn desired(
         Unread::Trouble(problem) => Trouble::Retry(problem),
     })?;
     let serving = Serving::parse(&file, &text)?;
-    let mut desired = Desired { default: serving.default.clone(), models: BTreeMap::new(), sources: Vec::new() };
+    let (default, policy) = (serving.default.clone(), serving.policy.clone());
+    let mut desired = Desired { default, models: BTreeMap::new(), policy, sources: Vec::new() };
     for (name, served) in &serving.models {
         let mut versions = BTreeMap::new();
         for version in served.versions() {

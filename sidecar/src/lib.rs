@@ -5,6 +5,8 @@
 //! Does not know HTTP predictions, ONNX Runtime, or how the server loads a model: the two programs meet in the
 //! store, and the server's status page is the only proof that it took a release.
 //!
+//! Policy in git, operators and their rollbacks may hold a change back; nothing that is live waits for it.
+//!
 //! ```text
 //! git ──> agent ──> desired ──> store        (and back: server's status ──> agent ──> admin)
 //! ```
@@ -12,15 +14,19 @@
 pub mod admin;
 pub mod agent;
 pub mod board;
+pub mod clock;
 pub mod control;
 pub mod desired;
 pub mod git;
+pub mod ledger;
 mod server;
 mod sidecar;
 mod standby;
 pub mod trouble;
+mod webhook;
 
 pub use board::{Health, Status, Sync};
+pub use clock::Clock;
 pub use control::Control;
 pub use git::{Address, Credentials, Reference};
 pub use sidecar::{Error, Outcome, Settings, Sidecar, run};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use mainstay_models::EnvironmentName;
@@ -10,10 +10,12 @@ use mainstay_models::store::OpenError;
 use tracing::info;
 
 use crate::Control;
-use crate::admin::Admin;
+use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
-use crate::board::{Board, Health, Status, Sync};
+use crate::board::{Board, Health, Status, Sync, Trigger};
+use crate::clock::Clock;
 use crate::git::{self, Address, Credentials, Reference, Transport};
+use crate::ledger::Holds;
 use crate::server::Server;
 use crate::standby::Standby;
 
@@ -39,6 +41,12 @@ pub struct Settings {
     pub interval: Duration,
     /// Where the admin listener listens; none for no listener.
     pub admin: Option<SocketAddr>,
+    /// The file with the token that changes through the admin listener need; none for changes from this host alone.
+    pub admin_token_file: Option<PathBuf>,
+    /// Where a listener for webhooks alone listens; none for no such listener.
+    pub webhook: Option<SocketAddr>,
+    /// The file with the secret that webhooks are signed with; none for no webhooks.
+    pub webhook_secret_file: Option<PathBuf>,
     /// The base URL of the server's admin listener, `http://HOST:PORT`; none for no confirmation.
     pub server: Option<String>,
     /// How the repository lets us in.
@@ -63,6 +71,8 @@ pub struct Settings {
     pub scrub_pause: Duration,
     /// Whether to end after one pass.
     pub once: bool,
+    /// What windows are held against.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -76,6 +86,9 @@ impl Settings {
             git_folder: None,
             interval: Duration::from_secs(1),
             admin: None,
+            admin_token_file: None,
+            webhook: None,
+            webhook_secret_file: None,
             server: None,
             credentials: Credentials::default(),
             program,
@@ -89,6 +102,7 @@ impl Settings {
             scrub_bytes: 256 << 10,
             scrub_pause: Duration::from_secs(600),
             once: false,
+            clock: Clock::default(),
         }
     }
 }
@@ -100,7 +114,7 @@ pub enum Outcome {
     Synced,
     /// The last pass refused the commit.
     Refused,
-    /// The last pass failed in a way that the next might not.
+    /// The last pass failed in a way that the next might not, or what git asks for is held back.
     Retry,
 }
 
@@ -121,9 +135,11 @@ pub enum Error {
     /// The store cannot be published into.
     #[error("cannot start the sidecar")]
     Store(#[from] OpenError),
-    /// The admin listener cannot listen.
-    #[error("cannot listen on {address} (--admin)")]
+    /// A listener cannot listen.
+    #[error("cannot listen on {address} ({flag})")]
     Listen {
+        /// The flag that names the address.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -132,6 +148,9 @@ pub enum Error {
     /// The server's address is not one.
     #[error("--server is not http://HOST:PORT")]
     Server,
+    /// Webhooks are listened for and none could be told from a stranger's.
+    #[error("--webhook needs --webhook-secret-file")]
+    WebhookSecret,
     /// A host cannot be told from an impostor.
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
@@ -143,6 +162,7 @@ pub struct Sidecar {
     role: Role,
     board: Arc<Board>,
     admin: Option<Admin>,
+    webhook: Option<Admin>,
     control: Control,
     interval: Duration,
     once: bool,
@@ -166,6 +186,9 @@ impl Sidecar {
         if settings.repository.transport() == Transport::Ssh && !ssh_complete {
             return Err(Error::Ssh);
         }
+        if settings.webhook.is_some() && settings.webhook_secret_file.is_none() {
+            return Err(Error::WebhookSecret);
+        }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
@@ -177,6 +200,8 @@ impl Sidecar {
             failed: Vec::new(),
             problem: None,
             desired: None,
+            held_back: None,
+            hold: Holds::default(),
             release: None,
             last_pass: None,
             last_success_unix_ms: None,
@@ -203,6 +228,7 @@ impl Sidecar {
             scrub_bytes: settings.scrub_bytes,
             scrub_pause: settings.scrub_pause,
         };
+        let ledger = Arc::new(OnceLock::new());
         let standby = Standby {
             store: settings.store,
             agent: agent_settings,
@@ -210,25 +236,40 @@ impl Sidecar {
             server,
             board: board.clone(),
             control: control.clone(),
+            clock: settings.clock,
+            ledger: ledger.clone(),
         };
         let role = match standby.open() {
             Ok(agent) => Role::Publishing(Box::new(agent)),
             Err(OpenError::Locked { .. }) if !settings.once => Role::Waiting(Box::new(standby)),
             Err(error) => return Err(error.into()),
         };
-        let admin = match settings.admin {
-            Some(address) => {
-                let admin = Admin::start(address, board.clone(), silence_max);
-                Some(admin.map_err(|source| Error::Listen { address, source })?)
-            }
-            None => None,
+        let desk = Desk {
+            board: board.clone(),
+            ledger,
+            control: control.clone(),
+            silence_max,
+            token_file: settings.admin_token_file,
+            webhook_secret_file: settings.webhook_secret_file,
         };
-        Ok(Self { role, board, admin, control, interval: settings.interval, once: settings.once })
+        let listen = |address: Option<SocketAddr>, flag, start: fn(SocketAddr, Desk) -> std::io::Result<Admin>| {
+            let start =
+                |address| start(address, desk.clone()).map_err(|source| Error::Listen { flag, address, source });
+            address.map(start).transpose()
+        };
+        let admin = listen(settings.admin, "--admin", Admin::start)?;
+        let webhook = listen(settings.webhook, "--webhook", Admin::start_webhook)?;
+        Ok(Self { role, board, admin, webhook, control, interval: settings.interval, once: settings.once })
     }
 
     /// Where the admin listener listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Where the listener for webhooks listens.
+    pub fn webhook_address(&self) -> Option<SocketAddr> {
+        self.webhook.as_ref().map(Admin::address)
     }
 
     /// The status and the metrics, to be read while the sidecar runs.
@@ -250,6 +291,15 @@ impl Sidecar {
         }
     }
 
+    /// Asks for a pass because a signal came; for the program, which owns the signals.
+    pub fn on_signal(&self) -> impl Fn() + Send + 'static {
+        let (board, control) = (self.board.clone(), self.control.clone());
+        move || {
+            board.triggered(Trigger::Signal);
+            control.trigger();
+        }
+    }
+
     /// The agent; none while another publisher holds the store.
     pub fn agent(&self) -> Option<&Agent> {
         match &self.role {
@@ -265,13 +315,14 @@ impl Sidecar {
         let status = self.board.status();
         let (repository, reference) = (&status.repository, &status.reference);
         let (environment, admin) = (&status.environment, self.admin_address().map(tracing::field::display));
-        info!(repository, reference, %environment, admin, "following a repository");
+        let webhook = self.webhook_address().map(tracing::field::display);
+        info!(repository, reference, %environment, admin, webhook, "following a repository");
         loop {
             let started = Instant::now();
             let (outcome, interval) = match self.reconcile() {
                 Pass::Published | Pass::Unchanged => (Outcome::Synced, self.interval),
                 Pass::Refused(_) => (Outcome::Refused, self.interval),
-                Pass::Retry(_) => (Outcome::Retry, self.interval),
+                Pass::Held(_) | Pass::Retry(_) => (Outcome::Retry, self.interval),
                 Pass::Waiting => (Outcome::Retry, self.interval.min(WAITING_CHECK)),
             };
             if self.once {
@@ -279,7 +330,11 @@ impl Sidecar {
             }
             // From the start of the pass, so that waiting for the server does not slow the poll down.
             let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
-            self.control.wait_until(started + interval.mul_f64(jitter));
+            let mut due = started + interval.mul_f64(jitter);
+            if let Some(opens_in) = self.agent().and_then(Agent::opens_in) {
+                due = due.min(Instant::now() + opens_in);
+            }
+            self.control.wait_until(due);
             if self.control.stopped() {
                 info!("stopped");
                 return Outcome::Synced;

@@ -4,7 +4,7 @@
 //! not asked meanwhile: two sidecars are no more load on it than one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mainstay_models::store::{Current, OpenError};
 use mainstay_models::{Publisher, Reader};
@@ -13,7 +13,9 @@ use tracing::{info, warn};
 use crate::Control;
 use crate::agent::{self, Agent};
 use crate::board::{Board, Health, Problem, PublishedRelease, Sync, Times};
+use crate::clock::Clock;
 use crate::git::{self, Git};
+use crate::ledger::Ledger;
 use crate::server::Server;
 use crate::trouble::Trouble;
 
@@ -26,15 +28,22 @@ pub(crate) struct Standby {
     pub server: Option<Server>,
     pub board: Arc<Board>,
     pub control: Control,
+    pub clock: Clock,
+    /// Where the listeners find the ledger, once there is one.
+    pub ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
 
 impl Standby {
     /// The agent, if the store can be had now.
     pub fn open(&self) -> Result<Agent, OpenError> {
-        let publisher = Publisher::open(&self.store)?;
-        let git = Git::new(self.git.clone(), self.control.clone());
-        let (board, control) = (self.board.clone(), self.control.clone());
-        Ok(Agent::new(self.agent.clone(), git, publisher, self.server.clone(), board, control))
+        let publisher = Arc::new(Publisher::open(&self.store)?);
+        let (board, control, clock) = (self.board.clone(), self.control.clone(), self.clock.clone());
+        let environment = &self.agent.environment;
+        let ledger = Ledger::open(publisher.clone(), environment, clock.clone(), board.clone(), control.clone());
+        let ledger = Arc::new(ledger);
+        self.ledger.set(ledger.clone()).expect("a sidecar that publishes waits no more");
+        let git = Git::new(self.git.clone(), control.clone());
+        Ok(Agent::new(self.agent.clone(), git, publisher, ledger, self.server.clone(), board, control, clock))
     }
 
     /// The agent, once the other publisher is gone; until then, shows what that one has published.

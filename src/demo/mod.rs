@@ -124,7 +124,9 @@ fn demonstrate(arguments: &Arguments, stopped: &Receiver<()>) -> Result<(), Demo
 /// What a person needs to try it; `iris` is the version that an earlier demo may have left.
 #[allow(clippy::print_stdout, reason = "what the demo is asked for")]
 fn greet(data_url: &str, admin_url: &str, clone: &Path, logs: &Path, iris: Option<&Version>) {
-    let (clone, logs) = (clone.display(), logs.display());
+    // As a shell quotes it: a person's folder may have any name.
+    let clone = clone.display().to_string().replace('\'', r"'\''");
+    let logs = logs.display();
     let from = iris.map_or("1.0.0".to_owned(), Version::to_string);
     let to = if from == "1.1.0" { "1.0.0" } else { "1.1.0" };
     let pattern = from.replace('.', r"\.");

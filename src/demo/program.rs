@@ -142,7 +142,7 @@ impl Drop for Program {
 }
 
 /// Copies a program's log into `file`, reports the event by which it says where it listens, and remembers what
-/// it said that was no event: the sentence with which it ended.
+/// it said first that was no event: the sentence with which it ended.
 fn read(stderr: ChildStderr, mut file: std::fs::File, listening: &Sender<serde_json::Value>, words: &Mutex<String>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         // A full disk must not stop the program, which would block on its pipe.
@@ -153,7 +153,11 @@ fn read(stderr: ChildStderr, mut file: std::fs::File, listening: &Sender<serde_j
             }
             Ok(_) => {}
             Err(_) => {
-                line.trim_start_matches("error: ").clone_into(&mut words.lock().unwrap_or_else(PoisonError::into_inner))
+                // The first of several: what follows an error is advice.
+                let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+                if words.is_empty() {
+                    line.trim_start_matches("error: ").clone_into(&mut words);
+                }
             }
         }
     }

@@ -26,9 +26,13 @@
 //! treats it as absent, so that no new release is published on top of it. Fact 3 is about good bytes: those of a blob
 //! never change, and what is put over a damaged file is a new file.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{CommitId, Digest};
 
@@ -36,7 +40,7 @@ mod publisher;
 mod reader;
 mod scrub;
 
-pub use publisher::{AddError, Collected, OpenError, PublishError, Publisher};
+pub use publisher::{AddError, Collected, OpenError, PublishError, Publisher, RepublishError};
 pub use reader::{Current, ReadError, Reader};
 pub use scrub::Scrubbed;
 
@@ -44,7 +48,8 @@ pub use scrub::Scrubbed;
 const RELEASE_BYTES_MAX: u64 = 16 << 20;
 
 /// The name of a release in a store: its place in that store's sequence, and its commit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ReleaseName {
     /// Counts the releases of this store, from 1.
     pub seq: u64,
@@ -77,6 +82,20 @@ impl FromStr for ReleaseName {
     }
 }
 
+impl TryFrom<String> for ReleaseName {
+    type Error = ReleaseNameError;
+
+    fn try_from(text: String) -> Result<Self, ReleaseNameError> {
+        text.parse()
+    }
+}
+
+impl From<ReleaseName> for String {
+    fn from(name: ReleaseName) -> String {
+        name.to_string()
+    }
+}
+
 /// Where things lie in a store.
 #[derive(Debug, Clone)]
 struct Layout {
@@ -98,6 +117,12 @@ impl Layout {
 
     fn release(&self, name: &ReleaseName) -> PathBuf {
         self.root.join(release_link(name))
+    }
+
+    /// The releases in the store, oldest first.
+    fn list(&self) -> io::Result<BTreeSet<ReleaseName>> {
+        let entries = std::fs::read_dir(self.releases())?;
+        entries.filter_map(|entry| entry.map(|entry| release_named_by(&entry.path())).transpose()).collect()
     }
 
     fn current(&self) -> PathBuf {

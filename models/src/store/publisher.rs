@@ -9,11 +9,11 @@ use std::sync::{Mutex, MutexGuard};
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
-use super::reader::ReadError;
+use super::reader::{Current, ReadError};
 use super::scrub::Scrub;
-use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link, release_named_by};
+use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link};
 use crate::digest::Hasher;
-use crate::{Blob, Release};
+use crate::{Blob, Release, Rollback};
 
 /// How many damaged files are kept for people to look at.
 const QUARANTINE_MAX: usize = 4;
@@ -29,7 +29,7 @@ pub struct Publisher {
     _lock: File,
     /// What the scrub found, until good bytes are there: `has` cannot see it by name and size.
     damaged: Mutex<BTreeSet<Blob>>,
-    pub(super) scrub: Scrub,
+    pub(super) scrub: Mutex<Scrub>,
 }
 
 /// Why a store could not be opened for publishing.
@@ -103,6 +103,20 @@ pub enum PublishError {
     List(#[source] io::Error),
 }
 
+/// Why an earlier release was not published again.
+#[derive(Debug, thiserror::Error)]
+pub enum RepublishError {
+    /// Nothing was ever published.
+    #[error("nothing is published yet")]
+    Empty,
+    /// It cannot be read, or what is live cannot.
+    #[error("cannot read the earlier release")]
+    Read(#[from] ReadError),
+    /// It cannot be published.
+    #[error("cannot publish the earlier release again")]
+    Publish(#[from] PublishError),
+}
+
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -137,7 +151,7 @@ impl Publisher {
         for folder in [layout.blobs(), layout.releases(), layout.root.join("blobs"), layout.root.clone()] {
             sync_dir(&folder).map_err(fail)?;
         }
-        Ok(Self { layout, _lock: lock, damaged: Mutex::default(), scrub: Scrub::default() })
+        Ok(Self { layout, _lock: lock, damaged: Mutex::default(), scrub: Mutex::default() })
     }
 
     /// A reader of the same store.
@@ -201,7 +215,7 @@ impl Publisher {
 
     /// Makes `release` the live one. All its blobs must have been added.
     pub fn publish(&self, release: &Release) -> Result<ReleaseName, PublishError> {
-        let last = self.releases().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
+        let last = self.layout.list().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
         // Also where the live release's file was lost: one name never means two files.
         let live = self.reader().current_name().ok().flatten().map_or(0, |name| name.seq);
         let name = ReleaseName { seq: last.max(live) + 1, commit: release.commit.id.clone() };
@@ -234,12 +248,25 @@ impl Publisher {
         Ok(name)
     }
 
+    /// Makes the content of an earlier release live again, as a new release that says so.
+    ///
+    /// A new release and not `current` pointing back: the sequence stays in the order of what happened, nothing that
+    /// was written is changed, and whoever compares names sees a change.
+    pub fn republish(&self, earlier: &ReleaseName) -> Result<ReleaseName, RepublishError> {
+        let reader = self.reader();
+        let live = reader.current_name()?.ok_or(RepublishError::Empty)?;
+        let Current { name, release, .. } = reader.release(earlier.clone())?;
+        // A way back to a way back is a way back to where that led.
+        let to = release.rollback.as_ref().map_or(name, |rollback| rollback.to.clone());
+        Ok(self.publish(&release.rolled_back(Rollback { from: live, to }))?)
+    }
+
     /// Removes all but the live release and the `keep_previous` before it, and every blob that none of these needs.
     pub fn collect(&self, keep_previous: usize) -> Result<Collected, ReadError> {
         let mut collected = Collected::default();
         let Some(current) = self.reader().current_name()? else { return Ok(collected) };
         let fail = |path: PathBuf| move |source| ReadError::Io { path, source };
-        let names = self.releases().map_err(fail(self.layout.releases()))?;
+        let names = self.layout.list().map_err(fail(self.layout.releases()))?;
         let live_or_before: Vec<_> = names.iter().filter(|name| name.seq <= current.seq).collect();
         let kept: BTreeSet<_> = live_or_before.into_iter().rev().take(keep_previous + 1).collect();
         let (mut needed, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
@@ -273,7 +300,7 @@ impl Publisher {
 
     /// The releases in the store that can be read, oldest first.
     pub(super) fn readable_releases(&self) -> Result<Vec<Release>, ReadError> {
-        let names = self.releases().map_err(|source| ReadError::Io { path: self.layout.releases(), source })?;
+        let names = self.layout.list().map_err(|source| ReadError::Io { path: self.layout.releases(), source })?;
         let mut releases = Vec::new();
         for name in &names {
             match self.release(name) {
@@ -322,12 +349,6 @@ impl Publisher {
             // No rename of a file can take the place of a folder.
             std::fs::rename(path, aside)
         };
-    }
-
-    /// The releases in the store, oldest first.
-    fn releases(&self) -> io::Result<BTreeSet<ReleaseName>> {
-        let entries = std::fs::read_dir(self.layout.releases())?;
-        entries.filter_map(|entry| entry.map(|entry| release_named_by(&entry.path())).transpose()).collect()
     }
 
     /// A file aside, with a name that nothing else has. Readable by other users, since the serving

@@ -1,7 +1,9 @@
 //! Reads a store, and believes nothing that it has not checked.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::{Layout, RELEASE_BYTES_MAX, ReleaseName, release_named_by};
 use crate::{Blob, Digest, Release};
@@ -12,7 +14,7 @@ pub struct Reader {
     layout: Layout,
 }
 
-/// The release that a store's `current` names.
+/// A release of a store; the live one, unless something else is said.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Current {
     /// Its name in this store.
@@ -88,11 +90,26 @@ impl Reader {
 
     /// The live release; none before the first.
     pub fn current(&self) -> Result<Option<Current>, ReadError> {
-        let Some(name) = self.current_name()? else { return Ok(None) };
+        self.current_name()?.map(|name| self.release(name)).transpose()
+    }
+
+    /// The release of that name, live or kept.
+    pub fn release(&self, name: ReleaseName) -> Result<Current, ReadError> {
         let path = self.layout.release(&name);
         let text = read_bounded(&path, RELEASE_BYTES_MAX)?;
         let release = serde_json::from_slice(&text).map_err(|source| ReadError::Release { path, source })?;
-        Ok(Some(Current { name, sha256: Digest::of(&text), release }))
+        Ok(Current { name, sha256: Digest::of(&text), release })
+    }
+
+    /// The releases that the store keeps, oldest first.
+    pub fn releases(&self) -> Result<BTreeSet<ReleaseName>, ReadError> {
+        self.layout.list().map_err(|source| ReadError::Io { path: self.layout.releases(), source })
+    }
+
+    /// When a release was published: its file is written once.
+    pub fn published_at(&self, name: &ReleaseName) -> Result<SystemTime, ReadError> {
+        let path = self.layout.release(name);
+        std::fs::metadata(&path).and_then(|data| data.modified()).map_err(|source| ReadError::Io { path, source })
     }
 
     /// The bytes of `blob`, verified as they are read.

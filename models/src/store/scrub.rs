@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::PoisonError;
 
 use super::{Publisher, ReadError};
 use crate::digest::Hasher;
@@ -44,16 +45,20 @@ pub struct Scrubbed {
 impl Publisher {
     /// Reads on where the last step ended, at most `bytes_max` bytes, in the blobs of the live release first and then
     /// in those of the others that are kept. A blob that is found damaged counts as absent from then on.
-    pub fn scrub(&mut self, bytes_max: u64) -> Result<Scrubbed, ReadError> {
+    ///
+    /// Publishing and adding do not wait for it; a second scrub would.
+    pub fn scrub(&self, bytes_max: u64) -> Result<Scrubbed, ReadError> {
+        // A blob that a panicking thread was reading is looked at in the next round.
+        let mut scrub = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scrubbed = Scrubbed::default();
-        if self.scrub.reading.is_none() && self.scrub.left.is_empty() {
-            self.scrub.left = self.needed()?;
+        if scrub.reading.is_none() && scrub.left.is_empty() {
+            scrub.left = self.needed()?;
         }
         while scrubbed.bytes < bytes_max {
-            let mut reading = match self.scrub.reading.take() {
+            let mut reading = match scrub.reading.take() {
                 Some(reading) => reading,
                 None => {
-                    let Some(blob) = self.scrub.left.pop() else {
+                    let Some(blob) = scrub.left.pop() else {
                         scrubbed.round_ended = true;
                         break;
                     };
@@ -70,7 +75,7 @@ impl Publisher {
                 Ok(0) if reading.is_whole() => {}
                 Ok(length) if length > 0 => {
                     scrubbed.bytes += length;
-                    self.scrub.reading = Some(reading);
+                    scrub.reading = Some(reading);
                 }
                 // A file that cannot be read to its end is as good as a damaged one.
                 Ok(_) | Err(_) => self.note_damage(reading.blob, &mut scrubbed)?,

@@ -148,8 +148,8 @@ fn mends_under_the_tracer() {
 }
 
 fn mend(root: &Path) {
-    let mut publisher = Publisher::open(root).unwrap();
-    for blob in scrub::scrub(&mut publisher, 1 << 20).0 {
+    let publisher = Publisher::open(root).unwrap();
+    for blob in scrub::scrub(&publisher, 1 << 20).0 {
         publisher.add(&blob, scrub::GOOD).unwrap();
     }
 }

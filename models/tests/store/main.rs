@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 use mainstay_models::store::{AddError, OpenError, PublishError, ReadError};
-use mainstay_models::{Blob, Commit, CommitId, Publisher, Reader, Release, ReleasedModel, ReleasedVersion};
+use mainstay_models::{Blob, Commit, CommitId, Publisher, Reader, Release, ReleasedModel, ReleasedVersion, Rollback};
 use proptest::prelude::*;
 
 // Stopping at system calls is ptrace's business, which is different on every system and processor: the two that
@@ -171,4 +171,29 @@ proptest! {
         prop_assert_eq!(files(&dir.path().join("blobs/sha256")).len(), kept.len() + 1);
         prop_assert_eq!(publisher.collect(keep).unwrap(), Default::default());
     }
+}
+
+#[test]
+fn a_way_back_is_a_new_release_with_the_earlier_ones_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
+    let reader = publisher.reader();
+    let first = publish(&publisher, 1, b"model one");
+    let second = publish(&publisher, 2, b"model two");
+    let before = facts::check(dir.path());
+    let third = publisher.republish(&first).unwrap();
+    facts::check_unchanged(&before, &facts::check(dir.path()));
+    assert_eq!((third.seq, &third.commit), (3, &first.commit));
+    let current = reader.current().unwrap().unwrap();
+    assert!(current.release.serves_as(&release(1, b"model one").0));
+    assert_eq!(current.release.rollback, Some(Rollback { from: second.clone(), to: first.clone() }));
+
+    // A way back to a way back names where that led; what is not kept is no way back.
+    publisher.republish(&second).unwrap();
+    publisher.republish(&third).unwrap();
+    assert_eq!(reader.current().unwrap().unwrap().release.rollback.unwrap().to, first);
+    publisher.collect(0).unwrap();
+    assert_eq!(reader.releases().unwrap().len(), 1);
+    assert!(publisher.republish(&second).is_err());
+    facts::check(dir.path());
 }

@@ -15,7 +15,7 @@ pub fn blob_path(root: &Path, bytes: &[u8]) -> PathBuf {
 }
 
 /// Scrubs until every blob has been looked at, and returns what was found and how much was read.
-pub fn scrub(publisher: &mut Publisher, bytes_max: u64) -> (Vec<Blob>, u64) {
+pub fn scrub(publisher: &Publisher, bytes_max: u64) -> (Vec<Blob>, u64) {
     let (mut damaged, mut bytes) = (Vec::new(), 0);
     loop {
         let step = publisher.scrub(bytes_max).unwrap();
@@ -31,8 +31,8 @@ pub fn scrub(publisher: &mut Publisher, bytes_max: u64) -> (Vec<Blob>, u64) {
 #[test]
 fn a_scrub_reads_every_blob_of_every_release_in_small_steps_again_and_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
-    assert_eq!(scrub(&mut publisher, 10), (vec![], 0), "a store without releases is soon read");
+    let publisher = Publisher::open(dir.path()).unwrap();
+    assert_eq!(scrub(&publisher, 10), (vec![], 0), "a store without releases is soon read");
     publish(&publisher, 1, GOOD);
     publish(&publisher, 2, &[7; 300_000]);
     // Needed by no release, so nobody's concern.
@@ -42,21 +42,21 @@ fn a_scrub_reads_every_blob_of_every_release_in_small_steps_again_and_again() {
     let sizes = files(&folder).into_iter().filter(|name| !spare(name)).map(|name| folder.join(name).metadata());
     let all: u64 = sizes.map(|metadata| metadata.unwrap().len()).sum();
     for bytes_max in [1000, 70_000, 1 << 30] {
-        assert_eq!(scrub(&mut publisher, bytes_max), (vec![], all), "in steps of {bytes_max}");
+        assert_eq!(scrub(&publisher, bytes_max), (vec![], all), "in steps of {bytes_max}");
     }
 }
 
 #[test]
 fn a_flipped_bit_is_found_counts_as_absent_and_is_mended_by_adding() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
     publish(&publisher, 1, GOOD);
     publish(&publisher, 2, b"the second one");
     let blob = Blob::of(GOOD);
     std::fs::write(blob_path(dir.path(), GOOD), BAD).unwrap();
     assert!(publisher.has(&blob).unwrap(), "its name and its size say nothing");
 
-    assert_eq!(scrub(&mut publisher, 8).0, [blob]);
+    assert_eq!(scrub(&publisher, 8).0, [blob]);
     assert_eq!(publisher.damaged(), [blob]);
     assert!(!publisher.has(&blob).unwrap());
     assert_eq!(publisher.lacking(&release(1, GOOD).0).unwrap(), [blob]);
@@ -73,14 +73,14 @@ fn a_flipped_bit_is_found_counts_as_absent_and_is_mended_by_adding() {
     assert!(publisher.has(&blob).unwrap() && publisher.damaged().is_empty());
     let aside = dir.path().join("quarantine").join(format!("1-{}", blob.sha256));
     assert_eq!(std::fs::read(aside).unwrap(), BAD);
-    assert_eq!(scrub(&mut publisher, 1 << 20).0, []);
+    assert_eq!(scrub(&publisher, 1 << 20).0, []);
     publisher.publish(&release(3, GOOD).0).unwrap();
 }
 
 #[test]
 fn a_lost_a_cut_and_an_unreadable_blob_are_found_and_mended() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
     publish(&publisher, 1, GOOD);
     let path = blob_path(dir.path(), GOOD);
     let harms: [fn(&Path); 4] = [
@@ -92,20 +92,20 @@ fn a_lost_a_cut_and_an_unreadable_blob_are_found_and_mended() {
     for harm in harms {
         std::fs::remove_file(&path).unwrap();
         harm(&path);
-        assert_eq!(scrub(&mut publisher, 7).0, [Blob::of(GOOD)]);
+        assert_eq!(scrub(&publisher, 7).0, [Blob::of(GOOD)]);
         publisher.add(&Blob::of(GOOD), GOOD).unwrap();
-        assert_eq!(scrub(&mut publisher, 7).0, []);
+        assert_eq!(scrub(&publisher, 7).0, []);
     }
 }
 
 #[test]
 fn the_quarantine_keeps_the_last_few_and_never_by_their_digests() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
     publish(&publisher, 1, GOOD);
     for damage in 0..7_u8 {
         std::fs::write(blob_path(dir.path(), GOOD), [damage; GOOD.len()]).unwrap();
-        assert_eq!(scrub(&mut publisher, 1 << 20).0.len(), 1);
+        assert_eq!(scrub(&publisher, 1 << 20).0.len(), 1);
         publisher.add(&Blob::of(GOOD), GOOD).unwrap();
     }
     let digest = Blob::of(GOOD).sha256;
@@ -116,10 +116,10 @@ fn the_quarantine_keeps_the_last_few_and_never_by_their_digests() {
 #[test]
 fn what_a_release_no_longer_needs_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
     publish(&publisher, 1, GOOD);
     std::fs::write(blob_path(dir.path(), GOOD), BAD).unwrap();
-    assert_eq!(scrub(&mut publisher, 1 << 20).0.len(), 1);
+    assert_eq!(scrub(&publisher, 1 << 20).0.len(), 1);
     publish(&publisher, 2, b"another");
     publisher.collect(0).unwrap();
     assert_eq!(publisher.damaged(), []);
@@ -130,11 +130,11 @@ fn what_a_release_no_longer_needs_is_not_missed() {
 #[test]
 fn a_damaged_earlier_release_keeps_nothing_from_being_collected() {
     let dir = tempfile::tempdir().unwrap();
-    let mut publisher = Publisher::open(dir.path()).unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
     let first = publish(&publisher, 1, GOOD);
     publish(&publisher, 2, b"another");
     std::fs::write(dir.path().join(format!("releases/{first}.json")), "{").unwrap();
-    assert_eq!(scrub(&mut publisher, 1 << 20).0, []);
+    assert_eq!(scrub(&publisher, 1 << 20).0, []);
     let collected = publisher.collect(5).unwrap();
     assert_eq!((collected.releases, collected.blobs), (1, 2));
     crate::facts::check(dir.path());

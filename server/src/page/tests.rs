@@ -1,3 +1,5 @@
+//! The page, rendered from real and from hostile catalogs.
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};

@@ -36,6 +36,8 @@ pub use trial::{Trial, TrialError, parse_argument as parse_trial_argument, run a
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked at while it cannot be watched, since its folder is yet to be made.
+const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 /// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
 const PASSED_MAX: usize = 256;
 
@@ -348,7 +350,8 @@ impl Reloader {
                     watcher = watch_folder(self.reader.root(), hint.clone());
                 }
                 self.pass();
-                if !wait(&hints, &stopped) {
+                let interval = if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
+                if !wait(&hints, &stopped, interval) {
                     return;
                 }
             }
@@ -373,11 +376,11 @@ impl Watch {
 }
 
 /// Waits for a hint or the poll; false where the watch was stopped.
-fn wait(hints: &Receiver<()>, stopped: &Receiver<()>) -> bool {
+fn wait(hints: &Receiver<()>, stopped: &Receiver<()>, interval: Duration) -> bool {
     crossbeam_channel::select! {
         recv(stopped) -> _ => false,
         recv(hints) -> _ => true,
-        default(POLL_INTERVAL) => true,
+        default(interval) => true,
     }
 }
 

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{Agent, unread};
 use crate::board::now_unix_ms;
 use crate::desired::{Desired, desired};
+use crate::ledger::Look;
 use crate::trouble::Trouble;
 
 /// What an agent remembers of its store's health.
@@ -45,13 +46,9 @@ impl Agent {
     }
 
     fn step(&mut self, reachable: bool) -> Result<(), Trouble> {
-        let Some(current) = &self.current else { return Ok(()) };
         // The price of one readlink and a stat per blob: what is lost is seen at once, not when its turn comes.
-        let named = self.publisher.reader().current_name();
-        if named.is_ok_and(|name| name.as_ref() != Some(&current.name)) {
-            self.look_again();
-            return Ok(());
-        }
+        self.restore(Look::Name);
+        let Some(current) = &self.current else { return Ok(()) };
         let mut damaged: BTreeSet<_> =
             self.publisher.lacking(&current.release).map_err(|e| Trouble::retry(&e))?.into_iter().collect();
         let scrubbed = self.scrub();
@@ -79,17 +76,15 @@ impl Agent {
             self.upkeep.next_round = Some(Instant::now() + self.settings.scrub_pause);
             self.board.update(|status| status.last_scrub_unix_ms = Some(now_unix_ms()));
             // The release's own file is read once a round too.
-            if !matches!(self.publisher.reader().current(), Ok(found) if found == self.current) {
-                self.look_again();
-            }
+            self.restore(Look::Content);
         }
         Ok(())
     }
 
-    /// Takes the store's word for what is published: if that is not what git asks for, the next pass publishes it anew.
-    fn look_again(&mut self) {
-        warn!("the published release has been changed or damaged by something else");
-        self.current = Self::published(&self.publisher, &self.settings);
+    /// Has the published release put back where something else has changed or damaged it.
+    fn restore(&mut self, look: Look) {
+        self.ledger.restore(look);
+        self.catch_up();
         self.show_release();
     }
 
@@ -97,10 +92,14 @@ impl Agent {
     fn mend(&mut self, reachable: bool) -> Result<(), Trouble> {
         let mut mended = self.mend_from_mirror();
         let is_new = self.upkeep.fetched_for != self.upkeep.damaged;
-        if mended.is_err() && is_new && reachable && !self.control.stopped() {
+        if mended.is_err() && is_new && reachable && !self.control.cuts_short() {
             // A new mirror lacks the past. What the remote lacks too is not asked of it at each pass.
             self.upkeep.fetched_for.clone_from(&self.upkeep.damaged);
             mended = self.git.fetch().map_err(|e| Trouble::retry(&e)).and_then(|_| self.mend_from_mirror());
+            if mended.is_err() && self.control.cuts_short() {
+                // An operator's order is no proof that the remote lacks it.
+                self.upkeep.fetched_for.clear();
+            }
         }
         mended
     }

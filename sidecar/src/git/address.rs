@@ -56,10 +56,16 @@ impl Address {
     }
 
     fn transport_of(text: &str) -> Result<Transport, AddressError> {
-        let odd = |c: char| c.is_control() || c.is_whitespace() || "\"'`\\<>".contains(c);
-        if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.starts_with('-') || text.contains(odd) {
+        if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.starts_with('-') || text.contains(char::is_control) {
             return Err(AddressError::Shape);
         }
+        let transport = Self::transport_named_by(text)?;
+        // People name their folders as they like; what goes to another machine keeps to what needs no quoting.
+        let odd = |c: char| c.is_whitespace() || "\"'`\\<>".contains(c);
+        if transport != Transport::File && text.contains(odd) { Err(AddressError::Shape) } else { Ok(transport) }
+    }
+
+    fn transport_named_by(text: &str) -> Result<Transport, AddressError> {
         let Some((scheme, rest)) = text.split_once("://") else {
             // As git does: a colon before the first slash makes it USER@HOST:PATH.
             return match text.split_once(':') {
@@ -243,7 +249,9 @@ mod tests {
             "git@-oProxyCommand=x:y",
             "ssh://git@host/-x",
             "https://",
-            "a b",
+            "https://host/a b",
+            "git@host:a b",
+            "/a\nb",
             "ftp://host/x",
             "file://host/x",
             "https://host/\n",
@@ -253,6 +261,8 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+        // A folder may be called what people like.
+        assert_eq!("/home/Ada's models".parse::<Address>().map(|a| a.transport()), Ok(Transport::File));
     }
 
     #[test]

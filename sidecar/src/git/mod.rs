@@ -98,8 +98,8 @@ pub enum Error {
         /// The end of what it wrote to its standard error.
         complaint: String,
     },
-    /// The end was asked for.
-    #[error("cannot {what}: the program is stopping")]
+    /// The end was asked for, or something that does not wait for git.
+    #[error("cannot {what}: cut short by an operator")]
     Stopping {
         /// What was attempted.
         what: &'static str,
@@ -309,7 +309,7 @@ impl Worker {
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
-            if control.stopped() {
+            if control.cuts_short() {
                 return Err(Cut::Stopping);
             }
             let left = deadline.checked_duration_since(Instant::now()).ok_or(Cut::Deadline)?;

@@ -7,13 +7,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mainstay_models::store::Current;
 use mainstay_models::{Blob, CommitId, Digest, Reader};
 use mainstay_sidecar::agent::Pass;
+use mainstay_sidecar::board::Board;
 use mainstay_sidecar::git::{self, Git};
-use mainstay_sidecar::{Control, Credentials, Settings, Sidecar, Status};
+use mainstay_sidecar::{Control, Credentials, Outcome, Settings, Sidecar, Status};
 use tempfile::TempDir;
 
 /// Long enough for anything that is expected to happen; waiting this long means that it did not.
@@ -125,7 +127,7 @@ pub fn serving(name: &str, version: &str) -> String {
 
 /// A sidecar's surroundings: a folder for its store, and what it is told.
 pub struct Bench {
-    _folder: TempDir,
+    folder: TempDir,
     pub settings: Settings,
     pub control: Control,
 }
@@ -138,7 +140,7 @@ impl Bench {
         let mut settings = Settings::new(address.parse().unwrap(), environment, store, worker_program());
         settings.worker_arguments.clear();
         settings.interval = Duration::from_millis(50);
-        Self { _folder: folder, settings, control: Control::new() }
+        Self { folder, settings, control: Control::new() }
     }
 
     pub fn open(&self) -> Sidecar {
@@ -163,6 +165,76 @@ impl Bench {
 
     pub fn mirror(&self) -> PathBuf {
         self.settings.store.join("git/mirror")
+    }
+}
+
+/// A port of the system's choice.
+pub const LOCAL: &str = "127.0.0.1:0";
+
+/// A sidecar that looks at git only when it is told to.
+pub struct Patient {
+    pub bench: Bench,
+    pub board: Arc<Board>,
+    pub admin: SocketAddr,
+    pub webhook: Option<SocketAddr>,
+    running: Option<JoinHandle<Outcome>>,
+}
+
+impl Patient {
+    pub fn following(repo: &str, change: impl FnOnce(&mut Bench)) -> Self {
+        let mut bench = Bench::following(repo);
+        bench.settings.interval = Duration::from_secs(3600);
+        bench.settings.admin = Some(LOCAL.parse().unwrap());
+        change(&mut bench);
+        let sidecar = bench.open();
+        let (board, admin) = (sidecar.board(), sidecar.admin_address().unwrap());
+        let webhook = sidecar.webhook_address();
+        let running = Some(std::thread::spawn(move || sidecar.run()));
+        Self { bench, board, admin, webhook, running }
+    }
+
+    pub fn serves(&self, version: &str) {
+        eventually(version, || {
+            let status = self.board.status();
+            let release = status.release.as_ref()?;
+            (release.models.values().next()?.stable.to_string() == version).then_some(())
+        });
+    }
+
+    /// Ends it, and keeps its store.
+    pub fn stop(mut self) -> TempDir {
+        std::mem::replace(&mut self.bench.folder, TempDir::new().unwrap())
+    }
+
+    /// Has a pass made, and waits for its end.
+    pub fn look(&self, order: &str) {
+        let (code, body) = post(self.admin, "/sync", &[], order);
+        assert_eq!(code, 202, "{body}");
+        self.answered(serde_json::from_str::<serde_json::Value>(&body).unwrap()["trigger"].as_u64().unwrap());
+    }
+
+    /// Gives an order that is followed, and the answer.
+    pub fn order(&self, path: &str, body: &str) -> serde_json::Value {
+        let (code, text) = post(self.admin, path, &[], body);
+        assert_eq!(code, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The status as an operator reads it.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&get(self.admin, "/status").1).unwrap()
+    }
+
+    pub fn answered(&self, trigger: u64) {
+        eventually("the pass that answers", || (self.board.status().last_pass?.trigger >= trigger).then_some(()));
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.bench.control.stop();
+        let running = self.running.take().unwrap().join();
+        assert!(running.is_ok() || std::thread::panicking());
     }
 }
 
@@ -217,6 +289,23 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The whole answer to a POST with some headers.
+pub fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    )
+    .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -1,10 +1,13 @@
 //! A real sidecar, a real git worker and real repositories; the server is a stand-in, or not there.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on should stop")]
 
 mod admin;
 mod faults;
 mod git;
 mod harness;
+mod operator;
+mod policy;
 mod store;
 mod sync;
+mod triggers;

@@ -10,7 +10,7 @@ use mainstay_sidecar::agent::Pass;
 use mainstay_sidecar::board::Problem;
 use mainstay_sidecar::{Control, Error, Health, Outcome, Sidecar, Sync};
 
-use crate::harness::{Bench, Repo, eventually, get, status};
+use crate::harness::{Bench, LOCAL, Patient, Repo, eventually, get, post, status};
 
 /// What the harness has iris 1.0.0 be, and the same with a bit flipped.
 const GOOD: &[u8] = b"first forest";
@@ -138,11 +138,31 @@ fn a_release_that_something_else_took_away_is_published_anew() {
     for harm in harms {
         let before = bench.current();
         harm();
-        eventually("a new release", || (sidecar.reconcile() == Pass::Published).then_some(()));
-        let now = bench.current();
+        let now = eventually("a new release", || {
+            sidecar.reconcile();
+            bench.reader().current().ok().flatten().filter(|now| now.name.seq > before.name.seq)
+        });
         assert_eq!(now.release, before.release);
-        assert!(now.name.seq > before.name.seq);
+        assert_eq!(status(&sidecar).release.as_ref().unwrap().name, now.name.to_string());
     }
+}
+
+#[test]
+fn what_was_rolled_back_to_is_published_anew_and_not_what_the_rollback_keeps_out() {
+    let repo = Repo::serving_iris();
+    let patient = Patient::following(&repo.address(), |_| {});
+    patient.serves("1.0.0");
+    repo.roll("1.1.0");
+    patient.look("");
+    patient.serves("1.1.0");
+    patient.order("/rollback", "");
+    let before = patient.bench.current();
+    fs::remove_file(patient.bench.settings.store.join("current")).unwrap();
+    patient.look("");
+    let now = eventually("a new release", || patient.bench.reader().current().unwrap());
+    assert_eq!((now.name.seq, &now.release), (before.name.seq + 1, &before.release));
+    assert_eq!(patient.bench.serves().0, "1.0.0");
+    assert_eq!(patient.status()["held_back"]["by"], "rollback");
 }
 
 #[test]
@@ -179,6 +199,29 @@ fn a_second_sidecar_reads_while_it_waits_and_takes_over() {
     assert_eq!((board.status().sync, &board.status().problem), (Sync::Synced, &None));
     control.stop();
     assert_eq!(running.join().unwrap(), Outcome::Synced);
+}
+
+#[test]
+fn one_that_waits_follows_no_order_and_says_who_does() {
+    let repo = Repo::serving_iris();
+    let bench = following(&repo);
+    let mut first = bench.open();
+    first.reconcile();
+    let mut settings = bench.settings.clone();
+    settings.admin = Some(LOCAL.parse().unwrap());
+    let mut second = Sidecar::open(settings, Control::new()).unwrap();
+    let admin = second.admin_address().unwrap();
+    assert_eq!(second.reconcile(), Pass::Waiting);
+    for (path, body) in [("/rollback", ""), ("/hold", r#"{"reason": "the audit"}"#), ("/resume", ""), ("/sync", "")] {
+        let (code, text) = post(admin, path, &[], body);
+        assert_eq!(code, 503, "{path}: {text}");
+        assert!(text.starts_with("another publisher holds the store"), "{path}: {text}");
+    }
+    assert_eq!(get(admin, "/history").0, 503);
+    drop(first);
+    assert_eq!(second.reconcile(), Pass::Unchanged);
+    assert_eq!(post(admin, "/hold", &[], r#"{"reason": "the audit"}"#).0, 200);
+    assert_eq!(status(&second).hold.operator.as_ref().unwrap().reason, "the audit");
 }
 
 #[test]

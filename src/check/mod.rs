@@ -1,0 +1,205 @@
+//! `mainstay check`: what the sidecar and the server would say of a configuration repository, before it is merged.
+//!
+//! Nothing is checked here: the files go through the sidecar's resolution, into a store of their own, and each version
+//! through the server's trial in a child process.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use mainstay_models::{EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
+use mainstay_server::reload::{Trial, TrialError};
+use mainstay_sidecar::desired::{Desired, Origin, desired};
+use mainstay_sidecar::trouble::{Refusal, Trouble};
+use serde::Serialize;
+
+use crate::failed;
+
+mod compare;
+mod files;
+mod report;
+
+use compare::Difference;
+
+/// The largest artifact that is read: what the sidecar reads from git.
+const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
+
+/// Checks a configuration repository as the sidecar and the server would, models loaded and replayed too
+///
+/// For the repository's pull requests: every file that an environment needs is parsed, every model file is held against
+/// its digest, loaded in a child process, and must give its golden answers. With --live, says what would change against
+/// a running server: versions, metrics, and what in a model's inputs or classes would break its clients. In GitHub
+/// Actions, what is wrong becomes an annotation at its file and line.
+///
+/// Exit codes: 0 good, 1 something would be refused or would not load, 2 the live server cannot be asked, 64 the command
+/// line is wrong.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A checkout of the configuration repository.
+    #[arg(value_name = "PATH", default_value = ".")]
+    path: PathBuf,
+
+    /// The environment to check; may be given several times [default: all in environments/].
+    #[arg(long = "env", value_name = "NAME")]
+    environments: Vec<EnvironmentName>,
+
+    /// The data address of a server to compare with, such as http://127.0.0.1:5000.
+    #[arg(long, value_name = "URL")]
+    live: Option<String>,
+
+    /// Print one JSON document instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found in one environment.
+#[derive(Debug, Serialize)]
+struct Findings {
+    environment: EnvironmentName,
+    /// Why the sidecar would refuse the commit.
+    refused: Option<Refusal>,
+    versions: Vec<Finding>,
+    /// Against what is live; empty where nothing was compared, or nothing differs.
+    differences: Vec<Difference>,
+}
+
+/// What was found of one version.
+#[derive(Debug, Serialize)]
+struct Finding {
+    model: ModelName,
+    version: Version,
+    stable: bool,
+    /// The card's path.
+    file: String,
+    golden_rows: usize,
+    /// Why the server would not serve it.
+    failed: Option<String>,
+}
+
+/// Why nothing could be checked.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error("cannot list the environments in {}: give a checkout of the configuration repository", path.display())]
+    Environments { path: PathBuf, source: std::io::Error },
+    #[error("there is no environment in {}: give a checkout of the configuration repository", path.display())]
+    Empty { path: PathBuf },
+    #[error("cannot work in a temporary folder")]
+    Folder(#[source] std::io::Error),
+    #[error("cannot make a store in a temporary folder")]
+    Store(#[from] mainstay_models::store::OpenError),
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("cannot ask the live server at {url}")]
+    Live { url: String, source: Box<ureq::Error> },
+}
+
+impl Findings {
+    fn good(&self) -> bool {
+        self.refused.is_none() && self.versions.iter().all(|version| version.failed.is_none())
+    }
+}
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    match check(arguments) {
+        Ok(findings) => {
+            let good = findings.iter().all(Findings::good);
+            if arguments.json {
+                report::json(&findings);
+            } else {
+                report::text(&findings, arguments.live.as_deref(), std::io::stdout().is_terminal());
+            }
+            // A workflow that asks for JSON reads it itself.
+            if !arguments.json && std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+                report::annotate(&findings);
+            }
+            if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error @ CheckError::Live { .. }) => failed(&error, 2),
+        Err(error) => failed(&error, 1),
+    }
+}
+
+fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
+    let environments = match arguments.environments.as_slice() {
+        [] => files::environments(&arguments.path)?,
+        given => given.to_vec(),
+    };
+    let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
+    let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
+    let publisher = Publisher::open(folder.path())?;
+    let program = std::env::current_exe().map_err(CheckError::Folder)?;
+    let checker = Checker { root: &arguments.path, publisher, trial: Trial { program } };
+    environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
+}
+
+/// A checkout, and a store of its own to put its bytes into.
+struct Checker<'a> {
+    root: &'a Path,
+    publisher: Publisher,
+    trial: Trial,
+}
+
+impl Checker<'_> {
+    fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
+        let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
+        let resolved = desired(&findings.environment, ARTIFACT_BYTES_MAX, |path, bytes_max| {
+            files::read(self.root, path, bytes_max)
+        });
+        let desired = match resolved.and_then(|desired| self.add(desired)) {
+            Ok(desired) => desired,
+            Err(Trouble::Refused(refusal)) => {
+                findings.refused = Some(refusal);
+                return Ok(findings);
+            }
+            Err(Trouble::Retry(problem)) => return Err(CheckError::Unreadable(problem)),
+        };
+        let reader = self.publisher.reader();
+        let mut stable = Vec::new();
+        for (name, model) in &desired.models {
+            for (version, blobs) in &model.versions {
+                let file = ModelSpec::path(name, version);
+                let spec = spec_of(&reader, &file, &blobs.spec)?;
+                let failed = match self.trial.check(reader.root(), blobs) {
+                    Ok(()) => None,
+                    Err(TrialError::Start(source)) => return Err(CheckError::Folder(source)),
+                    Err(refused) => Some(refused.to_string()),
+                };
+                findings.versions.push(Finding {
+                    model: name.clone(),
+                    version: version.clone(),
+                    stable: *version == model.stable,
+                    file,
+                    golden_rows: spec.golden.rows.len(),
+                    failed,
+                });
+                if *version == model.stable {
+                    stable.push(spec);
+                }
+            }
+        }
+        findings.differences = live.map_or_else(Vec::new, |live| live.differences(&stable));
+        Ok(findings)
+    }
+
+    /// Puts every blob into the store, which verifies it.
+    fn add(&self, desired: Desired) -> Result<Desired, Trouble> {
+        for source in &desired.sources {
+            let retry = |e: &dyn std::error::Error| Trouble::Retry(e.to_string());
+            match &source.origin {
+                Origin::Bytes(bytes) => self.publisher.add(&source.blob, &**bytes).map_err(|e| retry(&e))?,
+                Origin::Artifact(artifact) => {
+                    let bytes = files::read(self.root, &artifact.path, source.blob.size_bytes)
+                        .map_err(|unread| files::refusal(artifact, unread))?;
+                    let added = self.publisher.add(&source.blob, &*bytes);
+                    added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| retry(&e), Trouble::Refused))?;
+                }
+            }
+        }
+        Ok(desired)
+    }
+}
+
+fn spec_of(reader: &Reader, file: &str, blob: &mainstay_models::Blob) -> Result<ModelSpec, CheckError> {
+    let text = reader.blob(blob).map_err(|e| CheckError::Unreadable(e.to_string()))?;
+    ModelSpec::parse(file, &text).map_err(|e| CheckError::Unreadable(e.to_string()))
+}
