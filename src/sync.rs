@@ -19,8 +19,8 @@ use crate::{USAGE, failed, shutdown};
 ///
 /// SIGHUP, a signed webhook and `mainstay sync-now` cause a look at the repository at once.
 ///
-/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later, or held back. Always: 64 the command
-/// line is wrong.
+/// Exit codes with --once: 0 synced, 1 the commit was refused, 2 try again later, or held back, or another program
+/// publishes into the store, for which a sidecar without --once waits. Always: 64 the command line is wrong.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or a folder.

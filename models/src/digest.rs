@@ -29,7 +29,7 @@ impl Digest {
 }
 
 /// Works out a digest from bytes that come in pieces.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Hasher(Sha256);
 
 impl Hasher {

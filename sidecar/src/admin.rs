@@ -15,12 +15,13 @@
 //!
 //! Reading is for everybody who reaches the listener. A change is taken from the same host, or from whoever knows the
 //! token where there is one, and never from a web page that somebody has open: browsers say where a request comes
-//! from. A webhook proves itself by its signature instead. Nothing here waits for the loop.
+//! from. A webhook proves itself by its signature instead. Nothing here waits for the loop. While another publisher
+//! holds the store, orders and the history get 503: they are that one's.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ const DRAIN_MAX: Duration = Duration::from_millis(300);
 const ORDER_BYTES_MAX: usize = 64 << 10;
 /// How long a webhook may take to come.
 const WEBHOOK_MAX: Duration = Duration::from_secs(10);
+/// What an order is told that only the publisher can follow.
+const WAITING: &str = "another publisher holds the store and this sidecar waits: ask the one that publishes";
 /// How many webhooks may be on their way at once; further ones get 503, and hosts try again.
 const WEBHOOKS_MAX: usize = 32;
 
@@ -66,8 +69,8 @@ pub struct Admin {
 pub struct Desk {
     /// What is shown.
     pub board: Arc<Board>,
-    /// What is published, and held.
-    pub ledger: Arc<Ledger>,
+    /// What is published, and held; none while another publisher holds the store.
+    pub ledger: Arc<OnceLock<Arc<Ledger>>>,
     /// What is set going.
     pub control: Control,
     /// After how long the loop counts as stuck.
@@ -208,6 +211,10 @@ async fn sync(State(shown): State<Shown>, body: Bytes) -> Response {
         Err(problem) => return say(StatusCode::BAD_REQUEST, &problem),
     };
     let desk = &shown.desk;
+    if desk.ledger.get().is_none() {
+        // Kept for later, it would publish by surprise what comes after the other publisher is gone.
+        return say(StatusCode::SERVICE_UNAVAILABLE, WAITING);
+    }
     desk.board.triggered(Trigger::Operator);
     let trigger = if order.publish { desk.control.publish_now() } else { desk.control.trigger() };
     info!(publish = order.publish, "an operator asked for a pass");
@@ -257,7 +264,10 @@ async fn obeyed<T: Serialize + Send + 'static>(
     shown: Shown,
     act: impl FnOnce(&Ledger) -> Result<T, OrderError> + Send + 'static,
 ) -> Response {
-    let done = tokio::task::spawn_blocking(move || act(&shown.desk.ledger)).await;
+    let Some(ledger) = shown.desk.ledger.get().cloned() else {
+        return say(StatusCode::SERVICE_UNAVAILABLE, WAITING);
+    };
+    let done = tokio::task::spawn_blocking(move || act(&ledger)).await;
     match done.expect("the ledger does not panic") {
         Ok(done) => Json(done).into_response(),
         Err(error) => {

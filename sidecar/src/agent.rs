@@ -22,6 +22,8 @@ use crate::server::{Echo, Server};
 use crate::trouble::{Refusal, Trouble};
 use crate::trust::{self, Judge, Verified};
 
+mod upkeep;
+
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
 /// How often the server is asked whether it has taken a new release.
@@ -46,6 +48,10 @@ pub struct Settings {
     pub confirm_max: Duration,
     /// What is asked of a commit before it is believed.
     pub trust: trust::Settings,
+    /// How many bytes of the store a pass reads again.
+    pub scrub_bytes: u64,
+    /// The pause between two rounds of that through the whole store.
+    pub scrub_pause: Duration,
 }
 
 /// Follows one environment of one repository into one store.
@@ -78,6 +84,7 @@ pub struct Agent {
     held: Option<HeldBack>,
     /// The commit that was refused last, so that it is not read again at each poll, and the mark of the allowed signers.
     refused: Option<(CommitId, Refusal, Option<Digest>)>,
+    upkeep: upkeep::Upkeep,
 }
 
 /// How a pass ended.
@@ -93,6 +100,8 @@ pub enum Pass {
     Refused(Refusal),
     /// The next pass tries again.
     Retry(String),
+    /// Another publisher holds the store.
+    Waiting,
 }
 
 impl Agent {
@@ -134,6 +143,7 @@ impl Agent {
             ready: None,
             held: None,
             refused: None,
+            upkeep: upkeep::Upkeep::default(),
         };
         agent.show_release();
         agent
@@ -176,6 +186,7 @@ impl Agent {
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
         self.board.passed(ended, started.elapsed(), orders.trigger, self.git.workers_started());
+        self.look_after_the_store(asked.is_some());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
         match result {
@@ -303,11 +314,14 @@ impl Agent {
         Some(Duration::from_millis(until_unix_ms.saturating_sub(unix_ms(self.clock.now()))).max(OPENING_MIN))
     }
 
-    /// Learns what an operator published beside the loop.
+    /// Learns what was published beside the loop, by an operator or in place of what was lost.
     fn catch_up(&mut self) {
         let current = self.ledger.current();
         if current.as_ref().map(|current| &current.name) != self.current.as_ref().map(|current| &current.name) {
-            self.live = current.as_ref().map(|current| current.release.commit.id.clone());
+            // A release that was lost still says what nothing may go back behind.
+            if let Some(current) = &current {
+                self.live = Some(current.release.commit.id.clone());
+            }
             self.current = current;
             self.times = Times::default();
             self.untaken_since = Some(Instant::now());

@@ -108,6 +108,10 @@ pub struct Status {
     pub last_pass: Option<LastPass>,
     /// When a pass last found or made what is published the same as what git asks for, in ms since 1970.
     pub last_success_unix_ms: Option<u64>,
+    /// The blobs of published releases that the disk has damaged or lost, and that are not replaced yet.
+    pub damaged: Vec<Digest>,
+    /// When the whole store was last read again, in ms since 1970.
+    pub last_scrub_unix_ms: Option<u64>,
 }
 
 /// A release that is verified and may not go live.
@@ -241,6 +245,8 @@ struct Metrics {
     health: IntGaugeVec,
     fetched_bytes: IntCounter,
     releases: IntCounter,
+    scrubbed_bytes: IntCounter,
+    damaged_blobs: IntCounter,
     workers: IntCounter,
     triggers: IntCounterVec,
     webhooks_refused: IntCounter,
@@ -309,6 +315,14 @@ impl Board {
 
     pub(crate) fn published(&self) {
         self.metrics.releases.inc();
+    }
+
+    pub(crate) fn scrubbed(&self, bytes: u64) {
+        self.metrics.scrubbed_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn damaged(&self) {
+        self.metrics.damaged_blobs.inc();
     }
 
     pub(crate) fn rolled_back(&self) {
@@ -472,6 +486,14 @@ impl Metrics {
             )),
             fetched_bytes: metric!(IntCounter::new("fetched_bytes_total", "Bytes that fetches brought.")),
             releases: metric!(IntCounter::new("releases_published_total", "Releases published.")),
+            scrubbed_bytes: metric!(IntCounter::new(
+                "scrubbed_bytes_total",
+                "Bytes of the store that were read again to find damage.",
+            )),
+            damaged_blobs: metric!(IntCounter::new(
+                "damaged_blobs_total",
+                "Blobs of published releases that were found damaged or lost.",
+            )),
             workers: metric!(IntCounter::new(
                 "git_workers_started_total",
                 "Git workers started; more than one means that one was killed or died.",

@@ -55,6 +55,15 @@ struct State {
     asked: Option<CommitId>,
 }
 
+/// How closely the store is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// At the name of what is live.
+    Name,
+    /// At its content too.
+    Content,
+}
+
 /// What operators hold, apart from what git's policy says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,12 +180,7 @@ impl Ledger {
         board: Arc<Board>,
         control: Control,
     ) -> Self {
-        // A release that cannot be read is as good as none: the next one takes its place.
-        let current = publisher.reader().current().unwrap_or_else(|error| {
-            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
-            None
-        });
-        let current = current.filter(|current| current.release.environment == *environment);
+        let current = published(&publisher, environment);
         let file = publisher.reader().root().join("hold.json");
         let holds = read(&file).unwrap_or_else(|error| {
             warn!(file = %file.display(), %error, "the holds cannot be read, so everything is held");
@@ -238,6 +242,34 @@ impl Ledger {
             Err(error) => warn!(error = %Trouble::retry(&error), "cannot collect what no release needs"),
         }
         Ok(Verdict::Published(state.current.clone().expect("a release was published just now")))
+    }
+
+    /// Publishes anew what is live, if something else has changed or damaged it in the store. No hold applies: nothing
+    /// that is served changes. Where it cannot be published, the store is believed, and the next pass closes the gap.
+    pub(crate) fn restore(&self, look: Look) {
+        let mut state = self.state();
+        let Some(known) = &state.current else { return };
+        let reader = self.publisher.reader();
+        let is_whole = match look {
+            // What cannot be read now is told from what is gone when its content is looked at.
+            Look::Name => reader.current_name().map_or(true, |name| name.as_ref() == Some(&known.name)),
+            Look::Content => matches!(reader.current(), Ok(Some(found)) if found == *known),
+        };
+        if is_whole {
+            return;
+        }
+        warn!(release = %known.name, "the published release has been changed or damaged by something else");
+        let environment = known.release.environment.clone();
+        match self.publisher.publish(&known.release) {
+            Ok(name) => {
+                info!(release = %name, "published it anew");
+                self.board.published();
+            }
+            Err(error) => warn!(error = %Trouble::retry(&error), "cannot publish it anew"),
+        }
+        state.current = published(&self.publisher, &environment);
+        let release = state.current.as_ref().map(|current| PublishedRelease::new(current, Times::default()));
+        self.board.update(|status| status.release = release);
     }
 
     /// What holds a release back. The strongest comes first, since that is what has to go first.
@@ -421,6 +453,16 @@ impl Ledger {
         // Every change is made on disk first, so what a panicking thread left is at worst behind the disk.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the store says is published for an environment.
+fn published(publisher: &Publisher, environment: &EnvironmentName) -> Option<Current> {
+    // A release that cannot be read is as good as none: the next one takes its place.
+    let current = publisher.reader().current().unwrap_or_else(|error| {
+        warn!(error = %Trouble::retry(&error), "the published release cannot be read");
+        None
+    });
+    current.filter(|current| current.release.environment == *environment)
 }
 
 fn read(file: &std::path::Path) -> io::Result<Holds> {

@@ -21,6 +21,7 @@ pub mod git;
 pub mod ledger;
 mod server;
 mod sidecar;
+mod standby;
 pub mod trouble;
 pub mod trust;
 mod webhook;

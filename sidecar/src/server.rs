@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_millis(500);
 const STATUS_BYTES_MAX: u64 = 4 << 20;
 
 /// The server's admin listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Server {
     status_url: String,
     agent: ureq::Agent,

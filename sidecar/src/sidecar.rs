@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use mainstay_models::EnvironmentName;
 use mainstay_models::store::OpenError;
-use mainstay_models::{EnvironmentName, Publisher};
 use tracing::info;
 
 use crate::Control;
@@ -14,13 +14,16 @@ use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::clock::Clock;
-use crate::git::{self, Address, Credentials, Git, Reference, Transport};
-use crate::ledger::{Holds, Ledger};
+use crate::git::{self, Address, Credentials, Reference, Transport};
+use crate::ledger::Holds;
 use crate::server::Server;
+use crate::standby::Standby;
 use crate::trust;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
 const JITTER: f64 = 0.1;
+/// How often at least one that waits for the store looks whether it is free.
+const WAITING_CHECK: Duration = Duration::from_secs(1);
 
 /// Everything that a sidecar is told.
 #[derive(Debug, Clone)]
@@ -65,6 +68,10 @@ pub struct Settings {
     pub keep_releases: usize,
     /// What is asked of a commit before it is believed.
     pub trust: trust::Settings,
+    /// How many bytes of the store a pass reads again to find damage.
+    pub scrub_bytes: u64,
+    /// The pause between two rounds of that through the whole store.
+    pub scrub_pause: Duration,
     /// Whether to end after one pass.
     pub once: bool,
     /// What windows are held against.
@@ -95,6 +102,9 @@ impl Settings {
             artifact_bytes_max: 64 << 20,
             keep_releases: 5,
             trust: trust::Settings::default(),
+            // 22 GB a day at a pass a second.
+            scrub_bytes: 256 << 10,
+            scrub_pause: Duration::from_secs(600),
             once: false,
             clock: Clock::default(),
         }
@@ -153,10 +163,10 @@ pub enum Error {
     Signers,
 }
 
-/// A sidecar that is ready to run: the store is locked, the listener listens.
+/// A sidecar that is ready to run: the store is locked or waited for, the listener listens.
 #[derive(Debug)]
 pub struct Sidecar {
-    agent: Agent,
+    role: Role,
     board: Arc<Board>,
     admin: Option<Admin>,
     webhook: Option<Admin>,
@@ -165,8 +175,18 @@ pub struct Sidecar {
     once: bool,
 }
 
+/// What a sidecar is to its store.
+#[derive(Debug)]
+enum Role {
+    /// It publishes.
+    Publishing(Box<Agent>),
+    /// Another one publishes.
+    Waiting(Box<Standby>),
+}
+
 impl Sidecar {
-    /// Opens the store and the listener. Nothing is asked of git or the server yet.
+    /// Opens the store and the listener. Nothing is asked of git or the server yet. Where another publisher holds the
+    /// store, this one waits for it, unless it is to make one pass only, which is an error then.
     pub fn open(settings: Settings, control: Control) -> Result<Self, Error> {
         let credentials = &settings.credentials;
         let ssh_complete = credentials.ssh_key_file.is_some() && credentials.known_hosts_file.is_some();
@@ -180,7 +200,6 @@ impl Sidecar {
             return Err(Error::Signers);
         }
         let server = settings.server.as_deref().map(|url| Server::new(url).ok_or(Error::Server)).transpose()?;
-        let publisher = Arc::new(Publisher::open(&settings.store)?);
         let board = Arc::new(Board::new(Status {
             environment: settings.environment.clone(),
             repository: settings.repository.to_string(),
@@ -199,31 +218,10 @@ impl Sidecar {
             release: None,
             last_pass: None,
             last_success_unix_ms: None,
+            damaged: Vec::new(),
+            last_scrub_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
-        let ledger = Ledger::open(
-            publisher.clone(),
-            &settings.environment,
-            settings.clock.clone(),
-            board.clone(),
-            control.clone(),
-        );
-        let ledger = Arc::new(ledger);
-        let desk = Desk {
-            board: board.clone(),
-            ledger: ledger.clone(),
-            control: control.clone(),
-            silence_max,
-            token_file: settings.admin_token_file,
-            webhook_secret_file: settings.webhook_secret_file,
-        };
-        let listen = |address: Option<SocketAddr>, flag, start: fn(SocketAddr, Desk) -> std::io::Result<Admin>| {
-            let start =
-                |address| start(address, desk.clone()).map_err(|source| Error::Listen { flag, address, source });
-            address.map(start).transpose()
-        };
-        let admin = listen(settings.admin, "--admin", Admin::start)?;
-        let webhook = listen(settings.webhook, "--webhook", Admin::start_webhook)?;
         let git_settings = git::Settings {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
@@ -241,11 +239,41 @@ impl Sidecar {
             artifact_bytes_max: settings.artifact_bytes_max,
             confirm_max: settings.interval,
             trust: settings.trust,
+            scrub_bytes: settings.scrub_bytes,
+            scrub_pause: settings.scrub_pause,
         };
-        let git = Git::new(git_settings, control.clone());
-        let agent =
-            Agent::new(agent_settings, git, publisher, ledger, server, board.clone(), control.clone(), settings.clock);
-        Ok(Self { agent, board, admin, webhook, control, interval: settings.interval, once: settings.once })
+        let ledger = Arc::new(OnceLock::new());
+        let standby = Standby {
+            store: settings.store,
+            agent: agent_settings,
+            git: git_settings,
+            server,
+            board: board.clone(),
+            control: control.clone(),
+            clock: settings.clock,
+            ledger: ledger.clone(),
+        };
+        let role = match standby.open() {
+            Ok(agent) => Role::Publishing(Box::new(agent)),
+            Err(OpenError::Locked { .. }) if !settings.once => Role::Waiting(Box::new(standby)),
+            Err(error) => return Err(error.into()),
+        };
+        let desk = Desk {
+            board: board.clone(),
+            ledger,
+            control: control.clone(),
+            silence_max,
+            token_file: settings.admin_token_file,
+            webhook_secret_file: settings.webhook_secret_file,
+        };
+        let listen = |address: Option<SocketAddr>, flag, start: fn(SocketAddr, Desk) -> std::io::Result<Admin>| {
+            let start =
+                |address| start(address, desk.clone()).map_err(|source| Error::Listen { flag, address, source });
+            address.map(start).transpose()
+        };
+        let admin = listen(settings.admin, "--admin", Admin::start)?;
+        let webhook = listen(settings.webhook, "--webhook", Admin::start_webhook)?;
+        Ok(Self { role, board, admin, webhook, control, interval: settings.interval, once: settings.once })
     }
 
     /// Where the admin listener listens.
@@ -265,7 +293,16 @@ impl Sidecar {
 
     /// One pass, for callers that have a loop of their own.
     pub fn reconcile(&mut self) -> Pass {
-        self.agent.reconcile()
+        if let Role::Waiting(standby) = &self.role {
+            match standby.take_over() {
+                Some(agent) => self.role = Role::Publishing(Box::new(agent)),
+                None => return Pass::Waiting,
+            }
+        }
+        match &mut self.role {
+            Role::Publishing(agent) => agent.reconcile(),
+            Role::Waiting(_) => Pass::Waiting,
+        }
     }
 
     /// Asks for a pass because a signal came; for the program, which owns the signals.
@@ -277,9 +314,12 @@ impl Sidecar {
         }
     }
 
-    /// The agent.
-    pub fn agent(&self) -> &Agent {
-        &self.agent
+    /// The agent; none while another publisher holds the store.
+    pub fn agent(&self) -> Option<&Agent> {
+        match &self.role {
+            Role::Publishing(agent) => Some(agent),
+            Role::Waiting(_) => None,
+        }
     }
 
     /// Passes and waits until the end is asked for; one pass if told so. Blocks: give it a thread of its own.
@@ -293,18 +333,19 @@ impl Sidecar {
         info!(repository, reference, %environment, admin, webhook, "following a repository");
         loop {
             let started = Instant::now();
-            let outcome = match self.agent.reconcile() {
-                Pass::Published | Pass::Unchanged => Outcome::Synced,
-                Pass::Refused(_) => Outcome::Refused,
-                Pass::Held(_) | Pass::Retry(_) => Outcome::Retry,
+            let (outcome, interval) = match self.reconcile() {
+                Pass::Published | Pass::Unchanged => (Outcome::Synced, self.interval),
+                Pass::Refused(_) => (Outcome::Refused, self.interval),
+                Pass::Held(_) | Pass::Retry(_) => (Outcome::Retry, self.interval),
+                Pass::Waiting => (Outcome::Retry, self.interval.min(WAITING_CHECK)),
             };
             if self.once {
                 return outcome;
             }
             // From the start of the pass, so that waiting for the server does not slow the poll down.
             let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
-            let mut due = started + self.interval.mul_f64(jitter);
-            if let Some(opens_in) = self.agent.opens_in() {
+            let mut due = started + interval.mul_f64(jitter);
+            if let Some(opens_in) = self.agent().and_then(Agent::opens_in) {
                 due = due.min(Instant::now() + opens_in);
             }
             self.control.wait_until(due);

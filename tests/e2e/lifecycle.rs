@@ -235,11 +235,18 @@ fn listing(store: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_store_has_one_publisher() {
+fn a_store_has_one_publisher_and_the_next_one_waits() {
     let world = World::new();
-    let (_server, _sidecar) = world.rolling();
-    let (code, _, stderr) = run(mainstay(&[&["sync", "--admin", "127.0.0.1:0"], &world.sync_arguments()[..]].concat()));
+    let (_server, first) = world.rolling();
+    let (code, _, stderr) = run(mainstay(&[&["sync", "--once"], &world.sync_arguments()[..]].concat()));
     assert!(code == 2 && stderr.contains("another program publishes"), "{code}: {stderr}");
+
+    let second = Sidecar::start(&world.sync_arguments());
+    let status = second.until("the second waits", |status| status["problem"]["kind"] == "retry");
+    assert!(status["problem"]["text"].as_str().unwrap().contains("another publisher holds the store"), "{status}");
+    assert_eq!(second.probe("/ready").status, 200);
+    drop(first);
+    second.until("the second has taken over", |status| status["sync"] == "Synced");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! <store>/releases/<seq>-<commit>.json  write-once: the complete set of models of one release
 //! <store>/current -> releases/….json    the only name that ever changes; relative; replaced by rename(2)
 //! <store>/tmp/<random>                  emptied when a publisher opens
+//! <store>/quarantine/<n>-<hex>          the last few files of blobs/ that the disk had damaged, for people to look at
 //! <store>/lock                          held by the one publisher
 //! ```
 //!
@@ -16,6 +17,14 @@
 //!
 //! One [`Publisher`] writes, any number of [`Reader`]s read, and a reader needs no lock: it follows
 //! `current` to a file that never changes, and the blobs of the live and of some earlier releases stay.
+//!
+//! What no program can promise is the disk's part: that bytes stay as they were written, and files where they were put.
+//! So a reader verifies what it reads, and the publisher reads everything again now and then ([`Publisher::scrub`]).
+//! A damaged blob **stays in its place until the good bytes are there**, verified and synced; then one rename puts them
+//! over it. Taking it away first would gain nothing, since no reader believes it, and would break fact 2 for as long
+//! as the bytes cannot be had; putting the good bytes over it keeps the name there throughout. Until then the publisher
+//! treats it as absent, so that no new release is published on top of it. Fact 3 is about good bytes: those of a blob
+//! never change, and what is put over a damaged file is a new file.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,9 +38,11 @@ use crate::{CommitId, Digest};
 
 mod publisher;
 mod reader;
+mod scrub;
 
 pub use publisher::{AddError, Collected, OpenError, PublishError, Publisher, RepublishError};
 pub use reader::{Current, ReadError, Reader};
+pub use scrub::Scrubbed;
 
 /// The largest release file, in bytes.
 const RELEASE_BYTES_MAX: u64 = 16 << 20;
@@ -120,6 +131,10 @@ impl Layout {
 
     fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
     fn lock(&self) -> PathBuf {

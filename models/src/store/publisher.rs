@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 
 use fs_err as fs;
 use tempfile::NamedTempFile;
 
 use super::reader::{Current, ReadError};
+use super::scrub::Scrub;
 use super::{Layout, RELEASE_BYTES_MAX, Reader, ReleaseName, release_link};
 use crate::digest::Hasher;
 use crate::{Blob, Release, Rollback};
+
+/// How many damaged files are kept for people to look at.
+const QUARANTINE_MAX: usize = 4;
 
 /// The writer of a store. While one lives, no other can be opened, in this or another process.
 ///
@@ -19,9 +24,12 @@ use crate::{Blob, Release, Rollback};
 /// killing the publisher between any two instructions leaves the store's three facts true.
 #[derive(Debug)]
 pub struct Publisher {
-    layout: Layout,
+    pub(super) layout: Layout,
     /// Held, never read: the kernel drops the lock with the file, also when the process is killed.
     _lock: File,
+    /// What the scrub found, until good bytes are there: `has` cannot see it by name and size.
+    damaged: Mutex<BTreeSet<Blob>>,
+    pub(super) scrub: Mutex<Scrub>,
 }
 
 /// Why a store could not be opened for publishing.
@@ -133,14 +141,17 @@ impl Publisher {
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         for entry in fs::read_dir(layout.tmp()).map_err(fail)? {
-            fs::remove_file(entry.map_err(fail)?.path()).map_err(fail)?;
+            let entry = entry.map_err(fail)?;
+            let is_folder = entry.file_type().map_err(fail)?.is_dir();
+            // Nobody here makes folders, but one that somebody made must not keep the store shut.
+            if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.map_err(fail)?;
         }
         // A killed publisher may have given names that the disk does not know yet; what is built on
         // them from here on must survive a power cut.
         for folder in [layout.blobs(), layout.releases(), layout.root.join("blobs"), layout.root.clone()] {
             sync_dir(&folder).map_err(fail)?;
         }
-        Ok(Self { layout, _lock: lock })
+        Ok(Self { layout, _lock: lock, damaged: Mutex::default(), scrub: Mutex::default() })
     }
 
     /// A reader of the same store.
@@ -149,7 +160,11 @@ impl Publisher {
     }
 
     /// Whether the store has `blob`, judged by its name and size: the bytes were verified when they got that name.
+    /// One that the scrub has found damaged is not had until it has been added again.
     pub fn has(&self, blob: &Blob) -> io::Result<bool> {
+        if self.damaged_blobs().contains(blob) {
+            return Ok(false);
+        }
         match std::fs::metadata(self.layout.blob(&blob.sha256)) {
             Ok(metadata) => Ok(metadata.is_file() && metadata.len() == blob.size_bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -158,6 +173,9 @@ impl Publisher {
     }
 
     /// Adds the bytes of `expected` from `source`, unless the store has them. The only way into `blobs/`.
+    ///
+    /// A damaged file is replaced by the same one rename, when the good bytes are verified and on the disk: there is no
+    /// moment at which its name is gone. The bad bytes are kept in `quarantine/`, where that can be done.
     pub fn add(&self, expected: &Blob, source: impl Read) -> Result<(), AddError> {
         let fail = |source| AddError::Io { blob: *expected, source };
         if self.has(expected).map_err(fail)? {
@@ -186,13 +204,21 @@ impl Publisher {
         if got != *expected {
             return Err(AddError::Mismatch { expected: *expected, got });
         }
-        settle(file, &self.layout.blob(&expected.sha256)).map_err(fail)
+        let path = self.layout.blob(&expected.sha256);
+        if std::fs::symlink_metadata(&path).is_ok() {
+            self.set_aside(&path);
+        }
+        settle(file, &path).map_err(fail)?;
+        self.damaged_blobs().remove(expected);
+        Ok(())
     }
 
     /// Makes `release` the live one. All its blobs must have been added.
     pub fn publish(&self, release: &Release) -> Result<ReleaseName, PublishError> {
         let last = self.layout.list().map_err(PublishError::List)?.last().map_or(0, |name| name.seq);
-        let name = ReleaseName { seq: last + 1, commit: release.commit.id.clone() };
+        // Also where the live release's file was lost: one name never means two files.
+        let live = self.reader().current_name().ok().flatten().map_or(0, |name| name.seq);
+        let name = ReleaseName { seq: last.max(live) + 1, commit: release.commit.id.clone() };
         let fail = |source| PublishError::Io { name: name.clone(), source };
         for blob in release.blobs() {
             if !self.has(&blob).map_err(fail)? {
@@ -206,7 +232,19 @@ impl Publisher {
         let mut file = self.temporary().map_err(fail)?;
         file.write_all(&text).map_err(fail)?;
         settle(file, &self.layout.release(&name)).map_err(fail)?;
-        self.swap(&name).map_err(fail)?;
+        if let Err(error) = self.swap(&name) {
+            // A release that was never live must not pile up at each attempt, nor count among the previous ones. Where
+            // the rename was done and only its sync failed, it is live.
+            let is_other = match std::fs::read_link(self.layout.current()) {
+                Ok(target) => target != release_link(&name),
+                // Not there, or no link. Any other error leaves open what it is.
+                Err(e) => matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput),
+            };
+            if is_other {
+                let _ = std::fs::remove_file(self.layout.release(&name));
+            }
+            return Err(fail(error));
+        }
         Ok(name)
     }
 
@@ -231,15 +269,18 @@ impl Publisher {
         let names = self.layout.list().map_err(fail(self.layout.releases()))?;
         let live_or_before: Vec<_> = names.iter().filter(|name| name.seq <= current.seq).collect();
         let kept: BTreeSet<_> = live_or_before.into_iter().rev().take(keep_previous + 1).collect();
-        let mut needed = BTreeSet::new();
+        let (mut needed, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
         for name in &kept {
-            let path = self.layout.release(name);
-            let text = std::fs::read(&path).map_err(fail(path.clone()))?;
-            let release: Release =
-                serde_json::from_slice(&text).map_err(|source| ReadError::Release { path, source })?;
-            needed.extend(release.blobs().map(|blob| blob.sha256.to_string()));
+            match self.release(name) {
+                Ok(release) => needed.extend(release.blobs().map(|blob| blob.sha256.to_string())),
+                // An earlier one that the disk has damaged is of no use, and must not keep everything else for ever.
+                Err(ReadError::Release { .. }) if **name != current => {
+                    unreadable.insert(*name);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        for name in names.iter().filter(|name| !kept.contains(name)) {
+        for name in names.iter().filter(|name| !kept.contains(name) || unreadable.contains(name)) {
             let path = self.layout.release(name);
             std::fs::remove_file(&path).map_err(fail(path))?;
             collected.releases += 1;
@@ -253,7 +294,61 @@ impl Publisher {
                 collected.blobs += 1;
             }
         }
+        self.damaged_blobs().retain(|blob| needed.contains(&blob.sha256.to_string()));
         Ok(collected)
+    }
+
+    /// The releases in the store that can be read, oldest first.
+    pub(super) fn readable_releases(&self) -> Result<Vec<Release>, ReadError> {
+        let names = self.layout.list().map_err(|source| ReadError::Io { path: self.layout.releases(), source })?;
+        let mut releases = Vec::new();
+        for name in &names {
+            match self.release(name) {
+                Ok(release) => releases.push(release),
+                Err(ReadError::Release { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(releases)
+    }
+
+    pub(super) fn damaged_blobs(&self) -> MutexGuard<'_, BTreeSet<Blob>> {
+        // A set is whole between any two of its methods.
+        self.damaged.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn release(&self, name: &ReleaseName) -> Result<Release, ReadError> {
+        let path = self.layout.release(name);
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|source| ReadError::Release { path, source }),
+            Err(source) => Err(ReadError::Io { path, source }),
+        }
+    }
+
+    /// Gives damaged bytes a second name in `quarantine/`, which holds the last few. They are for people to look at, so
+    /// whatever fails here does not keep the good bytes out.
+    fn set_aside(&self, path: &Path) {
+        let Some(digest) = path.file_name().and_then(|name| name.to_str()) else { return };
+        let folder = self.layout.quarantine();
+        let _ = std::fs::create_dir_all(&folder);
+        let Ok(entries) = std::fs::read_dir(&folder) else { return };
+        let number = |name: &str| name.split_once('-').and_then(|(number, _)| number.parse::<u64>().ok());
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut numbered: Vec<_> = names.filter_map(|name| Some((number(&name)?, name))).collect();
+        numbered.sort();
+        let next = numbered.last().map_or(1, |(number, _)| number.saturating_add(1));
+        for (_, name) in numbered.iter().rev().skip(QUARANTINE_MAX - 1) {
+            let _ = std::fs::remove_file(folder.join(name));
+        }
+        // Never under its digest's name, which it does not deserve.
+        let aside = folder.join(format!("{next}-{digest}"));
+        let is_file = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let _ = if is_file {
+            std::fs::hard_link(path, aside)
+        } else {
+            // No rename of a file can take the place of a folder.
+            std::fs::rename(path, aside)
+        };
     }
 
     /// A file aside, with a name that nothing else has. Readable by other users, since the serving

@@ -54,7 +54,7 @@ pub enum ReadError {
     },
     /// A blob does not have the bytes that its name says.
     #[error(
-        "{path} does not have the {expected} bytes with the sha256 that it is named by: the volume is damaged; delete the file, and it is fetched again"
+        "{path} does not have the {expected} bytes with the sha256 that it is named by: the volume is damaged; a running sidecar replaces the file by itself"
     )]
     Damaged {
         /// The path.

@@ -1,6 +1,11 @@
 //! The store, as its two users meet it: what may be published, what is collected, what a reader believes.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on should stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test that cannot go on should stop"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -10,8 +15,17 @@ use mainstay_models::store::{AddError, OpenError, PublishError, ReadError};
 use mainstay_models::{Blob, Commit, CommitId, Publisher, Reader, Release, ReleasedModel, ReleasedVersion, Rollback};
 use proptest::prelude::*;
 
+// Stopping at system calls is ptrace's business, which is different on every system and processor: the two that
+// Mainstay is deployed on have it. Elsewhere `kill` has to do.
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod calls;
 mod facts;
 mod kill;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod power;
+mod scrub;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod tracer;
 
 /// A release of one model whose artifact is `artifact`.
 fn release(commit: u64, artifact: &[u8]) -> (Release, [Vec<u8>; 2]) {

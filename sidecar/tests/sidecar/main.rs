@@ -8,6 +8,7 @@ mod git;
 mod harness;
 mod operator;
 mod policy;
+mod store;
 mod sync;
 mod triggers;
 mod trust;

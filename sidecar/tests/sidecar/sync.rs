@@ -207,7 +207,7 @@ fn an_unchanged_poll_fetches_nothing_and_writes_nothing() {
     }
     assert!(is_empty(&bench.mirror().join("objects/pack")), "a fetch would have brought a pack");
     assert_eq!(bench.current(), before);
-    assert_eq!(sidecar.agent().git_workers_started(), 1);
+    assert_eq!(sidecar.agent().unwrap().git_workers_started(), 1);
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! Ends a publisher, or fails its disk, at every single system call of its work, and finds the store's three facts
+//! true each time, and nothing in the way of finishing the work.
+
+use std::error::Error;
+use std::path::Path;
+
+use mainstay_models::{Blob, Publisher, Reader};
+use nix::errno::Errno;
+
+use crate::tracer::{Call, Kind, Stop, Tracee, begin, mark, traced_store};
+use crate::{facts, files, publish, release, scrub};
+
+const ARTIFACT: &[u8] = b"the third model";
+/// What the child ends with: it did its work, at once or after an error that it was told of.
+const DONE: i32 = 0;
+const DONE_AFTER_ERROR: i32 = 10;
+
+/// A folder in memory where there is such a place, since thousands of syncs of a disk take long and show nothing more.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A store with a past: two releases, a blob that nothing needs, and what a killed publisher left aside.
+pub fn seed(root: &Path) -> facts::Seen {
+    let publisher = Publisher::open(root).unwrap();
+    publish(&publisher, 1, b"first");
+    publish(&publisher, 2, b"the second");
+    publisher.add(&Blob::of(b"needed by none"), &b"needed by none"[..]).unwrap();
+    drop(publisher);
+    std::fs::write(root.join("tmp/left"), "half a blo").unwrap();
+    facts::check(root)
+}
+
+/// Everything that a publisher does: add, publish, collect.
+fn work(publisher: &Publisher) -> Result<(), Box<dyn Error>> {
+    let (release, blobs) = release(3, ARTIFACT);
+    for bytes in &blobs {
+        publisher.add(&Blob::of(bytes), &bytes[..])?;
+    }
+    publisher.publish(&release)?;
+    publisher.collect(1)?;
+    Ok(())
+}
+
+/// The child: opens the store and works; after an error it tries once more, as the next pass would.
+#[test]
+fn opens_and_works_under_the_tracer() {
+    let Some(root) = traced_store() else { return };
+    begin();
+    let mut opened = Publisher::open(&root);
+    let first = match &opened {
+        Ok(publisher) => work(publisher),
+        Err(_) => Err("not opened".into()),
+    };
+    mark();
+    let Err(_) = first else { std::process::exit(DONE) };
+    if opened.is_err() {
+        opened = Publisher::open(&root);
+    }
+    work(&opened.unwrap()).unwrap();
+    std::process::exit(DONE_AFTER_ERROR);
+}
+
+pub fn start(root: &Path) -> Tracee {
+    Tracee::start("calls::opens_and_works_under_the_tracer", root)
+}
+
+/// The facts after a disturbance: nothing that was there has changed, and the live release is the old or the new one.
+fn check(root: &Path, before: &facts::Seen) {
+    facts::check_unchanged(before, &facts::check(root));
+    let live = Reader::new(root).current_name().unwrap().unwrap();
+    assert!(live.seq >= 2, "the live release went back");
+}
+
+/// A publisher that opens the store now finishes the work, and leaves nothing lying about.
+fn finish(root: &Path, before: &facts::Seen) {
+    let publisher = Publisher::open(root).unwrap();
+    assert!(files(&root.join("tmp")).is_empty());
+    work(&publisher).unwrap();
+    facts::check_unchanged(before, &facts::check(root));
+    let current = publisher.reader().current().unwrap().unwrap();
+    assert_eq!(current.release, release(3, ARTIFACT).0);
+    assert!(files(&root.join("tmp")).is_empty());
+    assert_eq!(files(&root.join("releases")).len(), 2);
+    assert!(!files(&root.join("blobs/sha256")).contains(&Blob::of(b"needed by none").sha256.to_string()));
+}
+
+/// Kills the child `start` before and after each of its system calls, each time in a store of its own that `seed` has
+/// made; `check` then looks at what is left. Says how many kills there were.
+fn kill_at_each_call<T>(
+    seed: impl Fn(&Path) -> T,
+    start: impl Fn(&Path) -> Tracee,
+    check: impl Fn(&Path, &T),
+) -> usize {
+    let mut kills = 0;
+    for calls in 0.. {
+        let mut killed = false;
+        for done in [false, true] {
+            let dir = folder();
+            let before = seed(dir.path());
+            let mut tracee = start(dir.path());
+            let mut skipped = 0;
+            killed = loop {
+                match tracee.entry() {
+                    Stop::End(code) => panic!("the child ended with {code} at no system call"),
+                    Stop::Entry(_) if skipped == calls => {
+                        if done && tracee.exit().is_none() {
+                            break false;
+                        }
+                        tracee.kill();
+                        kills += 1;
+                        break true;
+                    }
+                    Stop::Entry(_) => {
+                        skipped += 1;
+                        if tracee.exit().is_none() {
+                            break false;
+                        }
+                    }
+                }
+            };
+            check(dir.path(), &before);
+        }
+        if !killed {
+            break;
+        }
+    }
+    println!("{kills} kills");
+    kills
+}
+
+#[test]
+fn a_kill_at_any_system_call_leaves_the_three_facts_true_and_the_work_can_be_finished() {
+    let kills = kill_at_each_call(seed, start, |root, before| {
+        check(root, before);
+        finish(root, before);
+    });
+    assert!(kills > 200, "only {kills} kills: does the tracer still see the work?");
+}
+
+/// The child: finds a damaged blob and replaces it.
+#[test]
+fn mends_under_the_tracer() {
+    let Some(root) = traced_store() else { return };
+    begin();
+    mend(&root);
+    std::process::exit(DONE);
+}
+
+fn mend(root: &Path) {
+    let publisher = Publisher::open(root).unwrap();
+    for blob in scrub::scrub(&publisher, 1 << 20).0 {
+        publisher.add(&blob, scrub::GOOD).unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_mending_leaves_the_blob_in_its_place() {
+    let seed = |root: &Path| {
+        publish(&Publisher::open(root).unwrap(), 1, scrub::GOOD);
+        let before = facts::check(root);
+        std::fs::write(scrub::blob_path(root, scrub::GOOD), scrub::BAD).unwrap();
+        before
+    };
+    let start = |root: &Path| Tracee::start("calls::mends_under_the_tracer", root);
+    let kills = kill_at_each_call(seed, start, |root, before| {
+        let bytes = std::fs::read(scrub::blob_path(root, scrub::GOOD)).unwrap();
+        assert!(bytes == scrub::GOOD || bytes == scrub::BAD);
+        mend(root);
+        facts::check_unchanged(before, &facts::check(root));
+        assert_eq!(std::fs::read(scrub::blob_path(root, scrub::GOOD)).unwrap(), scrub::GOOD);
+        assert!(files(&root.join("tmp")).is_empty());
+        assert!(files(&root.join("quarantine")).len() <= 2);
+    });
+    assert!(kills > 100, "only {kills} kills: does the tracer still see the work?");
+}
+
+/// How long a fault lasts.
+#[derive(Clone, Copy, PartialEq)]
+enum Lasts {
+    /// For one call.
+    Once,
+    /// For every later call that it can fail, until the first attempt has ended.
+    On,
+}
+
+/// Fails one call after the other with `errno`, and says how often it did.
+fn fail_each_call(errno: Errno, lasts: Lasts) -> usize {
+    let mut faults = 0;
+    let fits = |call: &Call| call.faults().contains(&errno);
+    for calls in 0.. {
+        let dir = folder();
+        let before = seed(dir.path());
+        let mut tracee = start(dir.path());
+        let mut met = 0;
+        let mut trying = true;
+        let mut what = None;
+        let code = loop {
+            let call = match tracee.entry() {
+                Stop::End(code) => break code,
+                Stop::Entry(call) => call,
+            };
+            trying &= call.kind != Kind::Mark;
+            let fitting = trying && fits(&call);
+            met += usize::from(fitting);
+            if fitting && (met == calls + 1 || lasts == Lasts::On && met > calls) {
+                what.get_or_insert(call);
+                tracee.refuse(errno);
+                check(dir.path(), &before);
+            } else if tracee.exit().is_none() {
+                break DONE;
+            }
+        };
+        let Some(call) = what else {
+            assert_eq!(code, DONE);
+            break;
+        };
+        faults += 1;
+        assert!(matches!(code, DONE | DONE_AFTER_ERROR), "{errno} at {call:?}: the child ended with {code}");
+        check(dir.path(), &before);
+        finish(dir.path(), &before);
+    }
+    println!("{faults} faults of {errno}");
+    faults
+}
+
+#[test]
+fn a_full_disk_at_any_system_call_is_an_error_that_heals() {
+    assert!(fail_each_call(Errno::ENOSPC, Lasts::Once) > 15);
+    assert!(fail_each_call(Errno::ENOSPC, Lasts::On) > 15);
+}
+
+#[test]
+fn a_used_up_quota_at_any_system_call_is_an_error_that_heals() {
+    assert!(fail_each_call(Errno::EDQUOT, Lasts::Once) > 15);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_at_any_system_call_is_an_error_that_heals() {
+    assert!(fail_each_call(Errno::EROFS, Lasts::Once) > 10);
+    assert!(fail_each_call(Errno::EROFS, Lasts::On) > 10);
+}
+
+#[test]
+fn no_file_descriptor_left_at_any_system_call_is_an_error_that_heals() {
+    assert!(fail_each_call(Errno::EMFILE, Lasts::Once) > 10);
+    assert!(fail_each_call(Errno::EMFILE, Lasts::On) > 10);
+}
+
+#[test]
+fn an_error_of_the_disk_at_any_system_call_is_an_error_that_heals() {
+    assert!(fail_each_call(Errno::EIO, Lasts::Once) > 50);
+    assert!(fail_each_call(Errno::EIO, Lasts::On) > 50);
+}
+
+#[test]
+fn a_lock_that_cannot_be_had_is_an_error_that_heals() {
+    assert_eq!(fail_each_call(Errno::ENOLCK, Lasts::Once), 1);
+}
