@@ -10,6 +10,7 @@ mod completions;
 mod demo;
 mod man;
 mod operator;
+mod probe;
 mod serve;
 mod shutdown;
 mod sync;
@@ -54,6 +55,7 @@ enum Command {
     Hold(operator::hold::Arguments),
     Resume(operator::resume::Arguments),
     Wait(operator::wait::Arguments),
+    Probe(probe::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
     #[command(hide = true)]
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => operator::hold::run(&arguments),
         Command::Resume(arguments) => operator::resume::run(&arguments),
         Command::Wait(arguments) => operator::wait::run(&arguments),
+        Command::Probe(arguments) => probe::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         Command::Man(arguments) => man::run(&arguments, Arguments::command()),
         Command::Trial(_) | Command::GitWorker => unreachable!("they have returned above"),

@@ -258,3 +258,25 @@ fn a_sidecar_without_a_server_publishes_and_is_ready() {
     sidecar.program.signal(Signal::TERM);
     assert_eq!(sidecar.program.ended(), 0);
 }
+
+#[test]
+fn a_probe_says_by_its_exit_code_whether_a_program_is_ready() {
+    let mut server = Server::start(&[]);
+    let url = server.admin_url();
+    assert_eq!(run(mainstay(&["probe", "--admin", &url])).0, 0);
+    assert_eq!(run(mainstay(&["probe", "live", "--admin", &url])).0, 0);
+
+    let (mut connection, withheld) = server.half_asked();
+    server.program.signal(Signal::TERM);
+    eventually("readiness fails", || Some(server.probe("/ready")).filter(|answer| answer.status == 503));
+    let (code, _, words) = run(mainstay(&["probe", "--admin", &url]));
+    assert_eq!((code, words), (1, format!("error: {url}/ready says no: draining")));
+    assert_eq!(run(mainstay(&["probe", "live", "--admin", &url])).0, 0);
+
+    connection.send(withheld).unwrap();
+    connection.answer().unwrap();
+    assert_eq!(server.program.ended(), 0);
+    let (code, _, words) = run(mainstay(&["probe", "--admin", &url]));
+    assert!(code == 1 && words.contains("cannot ask"), "{code} {words}");
+    assert_eq!(run(mainstay(&["probe", "--admin", "https://127.0.0.1"])).0, 64);
+}
