@@ -14,6 +14,7 @@ pub mod release;
 pub mod serving;
 pub mod spec;
 pub mod store;
+pub mod uri;
 pub mod yaml;
 
 pub use digest::{Blob, Digest};
@@ -23,4 +24,5 @@ pub use release::{Change, Commit, CommitId, Release, ReleasedModel, ReleasedVers
 pub use serving::{Move, Role, Serving};
 pub use spec::ModelSpec;
 pub use store::{Publisher, Reader, ReleaseName};
+pub use uri::Uri;
 pub use yaml::YamlError;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+use crate::uri::UriError;
 use crate::yaml::{self, Fault};
-use crate::{Blob, Digest, ModelName, Version, YamlError};
+use crate::{Blob, Digest, ModelName, Uri, Version, YamlError};
 
 /// The most input features of a model.
 const FEATURES_MAX: usize = 4096;
@@ -14,6 +15,8 @@ const FEATURES_MAX: usize = 4096;
 const CLASSES_MAX: usize = 4096;
 /// The largest artifact, in bytes.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 30;
+/// The most places beside the first that an artifact may lie in.
+const MIRRORS_MAX: usize = 7;
 /// The longest name of a feature, class, category or tensor, in bytes.
 const LABEL_BYTES_MAX: usize = 128;
 
@@ -49,10 +52,19 @@ pub struct ModelSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Artifact {
-    /// The file's name, beside the model.yaml.
-    pub file: String,
+    /// Where its bytes are.
+    pub location: Location,
     /// Its bytes.
     pub blob: Blob,
+}
+
+/// Where a model file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// The name of a file beside the model.yaml.
+    File(String),
+    /// Outside git: the places that have it, the one to ask first in front; never empty.
+    Uris(Vec<Uri>),
 }
 
 /// What goes in: one float32 tensor of shape `[rows, features]`.
@@ -273,8 +285,11 @@ struct RawSpec {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawArtifact {
-    file: Spanned<String>,
-    sha256: Digest,
+    file: Option<Spanned<String>>,
+    uri: Option<Spanned<String>>,
+    #[serde(default)]
+    mirrors: Vec<Spanned<String>>,
+    sha256: Spanned<Digest>,
     size_bytes: Spanned<u64>,
 }
 
@@ -402,18 +417,53 @@ impl ModelSpec {
 
 impl Artifact {
     fn validate(raw: RawArtifact) -> Result<Self, Fault> {
-        let file = &raw.file.value;
-        let segment = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        if file.is_empty() || file.len() > LABEL_BYTES_MAX || file.starts_with('.') || !file.bytes().all(segment) {
-            let problem = "names no file beside model.yaml; use letters, digits, `-`, `_` and `.`";
-            return Err(Fault::at(&raw.file, "artifact.file", problem));
-        }
         let size_bytes = raw.size_bytes.value;
         if size_bytes == 0 || size_bytes > ARTIFACT_BYTES_MAX {
             let problem = format!("is {size_bytes}; it must lie between 1 and {ARTIFACT_BYTES_MAX}");
             return Err(Fault::at(&raw.size_bytes, "artifact.size_bytes", problem));
         }
-        Ok(Self { file: raw.file.value, blob: Blob { sha256: raw.sha256, size_bytes } })
+        let location = match (raw.file, raw.uri) {
+            (Some(file), None) => {
+                if let Some(mirror) = raw.mirrors.first() {
+                    return Err(Fault::at(mirror, "artifact.mirrors[0]", "is for an artifact with a `uri`"));
+                }
+                Location::file(file)?
+            }
+            (None, Some(uri)) => Location::uris(&uri, &raw.mirrors)?,
+            (Some(_), Some(uri)) => return Err(Fault::at(&uri, "artifact.uri", "stands beside `file`; keep one")),
+            (None, None) => {
+                return Err(Fault::at(&raw.sha256, "artifact", "needs either `file` or `uri`"));
+            }
+        };
+        Ok(Self { location, blob: Blob { sha256: raw.sha256.value, size_bytes } })
+    }
+}
+
+impl Location {
+    fn file(name: Spanned<String>) -> Result<Self, Fault> {
+        let text = &name.value;
+        let segment = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if text.is_empty() || text.len() > LABEL_BYTES_MAX || text.starts_with('.') || !text.bytes().all(segment) {
+            let problem = "names no file beside model.yaml; use letters, digits, `-`, `_` and `.`";
+            return Err(Fault::at(&name, "artifact.file", problem));
+        }
+        Ok(Self::File(name.value))
+    }
+
+    fn uris(uri: &Spanned<String>, mirrors: &[Spanned<String>]) -> Result<Self, Fault> {
+        let mut uris = vec![uri.value.parse().map_err(|e: UriError| Fault::at(uri, "artifact.uri", e.to_string()))?];
+        for (index, mirror) in mirrors.iter().enumerate() {
+            let fault = |problem: String| Fault::at(mirror, format!("artifact.mirrors[{index}]"), problem);
+            if index >= MIRRORS_MAX {
+                return Err(fault(format!("more than {MIRRORS_MAX} mirrors")));
+            }
+            let parsed = mirror.value.parse().map_err(|e: UriError| fault(e.to_string()))?;
+            if uris.contains(&parsed) {
+                return Err(fault("stands twice".to_owned()));
+            }
+            uris.push(parsed);
+        }
+        Ok(Self::Uris(uris))
     }
 }
 
@@ -655,6 +705,15 @@ mod tests {
             ("name: iris\n", "name: Iris\n", "2: name: `Iris` is not a name"),
             ("version: 1.0.0", "version: 1.0", "3: version: `1.0` is not a version"),
             ("file: model.onnx", "file: ../model.onnx", "6: artifact.file: names no file beside"),
+            ("file: model.onnx", "uri: ftp://models/model.onnx", "6: artifact.uri: is no place that can be read"),
+            ("file: model.onnx", "file: model.onnx\n  uri: s3://models/a", "7: artifact.uri: stands beside `file`"),
+            ("  file: model.onnx\n", "", "6: artifact: needs either `file` or `uri`"),
+            (
+                "file: model.onnx",
+                "file: model.onnx\n  mirrors: [s3://a/b]",
+                "7: artifact.mirrors[0]: is for an artifact",
+            ),
+            ("file: model.onnx", "uri: s3://a/b\n  mirrors: [s3://a/b]", "7: artifact.mirrors[0]: stands twice"),
             ("sha256: c9cae", "sha256: C9cae", "7: artifact.sha256: not a sha256"),
             ("size_bytes: 71528", "size_bytes: 0", "8: artifact.size_bytes: is 0"),
             ("range: [4.3, 7.9]", "range: [7.9, 4.3]", "15: input.features[0].range: is not [least, greatest]"),

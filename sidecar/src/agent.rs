@@ -4,6 +4,7 @@
 //! twice in a pass, since the next pass is the retry. Whatever goes wrong, what was published stays.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,12 @@ use tracing::{info, warn};
 use crate::Control;
 use crate::board::{Board, Ended, FailedModel, Health, HeldBack, Problem, Sync, Times, now_unix_ms};
 use crate::clock::{Clock, unix_ms};
-use crate::desired::{Desired, Origin, Source, Unread, desired};
+use crate::desired::{Desired, Source, Unread, desired};
+use crate::fetch::{self, Fetcher};
 use crate::git::{self, Advertised, Failure, Git};
 use crate::ledger::{Ledger, Ready, Verdict};
 use crate::server::{Echo, Server};
+use crate::supply::Supply;
 use crate::trouble::{Refusal, Trouble};
 use crate::trust::{self, Judge, Verified};
 
@@ -42,8 +45,12 @@ pub struct Settings {
     pub environment: EnvironmentName,
     /// How many releases before the live one are kept.
     pub keep_releases: usize,
-    /// The largest artifact that is read from git.
-    pub artifact_bytes_max: u64,
+    /// Where artifacts come from.
+    pub supply: Supply,
+    /// What may be fetched from outside git.
+    pub fetch: fetch::Settings,
+    /// The file with the token for the repository, which its Git LFS store takes too.
+    pub token_file: Option<PathBuf>,
     /// How long a pass may wait for the server to take a release.
     pub confirm_max: Duration,
     /// What is asked of a commit before it is believed.
@@ -59,6 +66,7 @@ pub struct Settings {
 pub struct Agent {
     settings: Settings,
     git: Git,
+    fetcher: Fetcher,
     publisher: Arc<Publisher>,
     ledger: Arc<Ledger>,
     server: Option<Server>,
@@ -125,9 +133,11 @@ impl Agent {
         };
         let untaken_since = Some(Instant::now());
         let times = Times::default();
+        let fetcher = Fetcher::new(settings.fetch.clone(), settings.token_file.clone(), control.clone());
         let agent = Self {
             settings,
             git,
+            fetcher,
             publisher,
             ledger,
             server,
@@ -263,11 +273,9 @@ impl Agent {
                 board.beat();
                 git.read(commit, path, bytes_max).map_err(unread)
             };
-            desired(&self.settings.environment, self.settings.artifact_bytes_max, read)?
+            desired(&self.settings.environment, read)?
         };
-        for source in sources {
-            self.add(commit, source)?;
-        }
+        self.supply(commit, sources)?;
         times.verified_unix_ms = Some(now_unix_ms());
 
         let changes = self.changes(commit)?;
@@ -302,6 +310,9 @@ impl Agent {
         self.timed = !ready.held;
         self.untaken_since = Some(Instant::now());
         self.refused = None;
+        if let Err(error) = self.publisher.forget_arrivals() {
+            warn!(%error, "cannot remove what is left of downloads");
+        }
         self.board.published();
         self.board.update(|status| status.verified = ready.verified);
         self.show_release();
@@ -328,25 +339,26 @@ impl Agent {
         }
     }
 
-    /// Brings the bytes of one blob into the store, unless they are there.
-    fn add(&mut self, commit: &CommitId, source: Source) -> Result<(), Trouble> {
-        self.board.beat();
-        let blob = source.blob;
-        if self.publisher.has(&blob).map_err(|e| Trouble::retry(&e))? {
+    /// Brings the bytes of blobs into the store, unless they are there: from the commit, or from where it says.
+    fn supply(&mut self, commit: &CommitId, sources: Vec<Source>) -> Result<(), Trouble> {
+        let mut wanted = Vec::new();
+        for source in sources {
+            self.board.beat();
+            let read = |path: &str, bytes_max| self.git.read(commit, path, bytes_max).map_err(unread);
+            wanted.extend(self.settings.supply.add(&self.publisher, source, read)?);
+        }
+        if wanted.is_empty() {
             return Ok(());
         }
-        let artifact = match source.origin {
-            // Its digest was worked out from these bytes: only the disk can fail.
-            Origin::Bytes(bytes) => return self.publisher.add(&blob, &*bytes).map_err(|e| Trouble::retry(&e)),
-            Origin::Artifact(artifact) => artifact,
+        info!(%commit, artifacts = wanted.len(), "fetching artifacts from outside the repository");
+        let asked = self.seen.as_ref().map(|(commit, _)| commit.clone());
+        let git = &mut self.git;
+        // A repository that does not answer right now is no reason to stop what it asked for.
+        let still_wanted = || match (&asked, git.advertised()) {
+            (Some(asked), Ok(Advertised { commit, .. })) => commit == *asked,
+            _ => true,
         };
-        let bytes = self.git.read(commit, &artifact.path, blob.size_bytes).map_err(|e| match unread(e) {
-            Unread::Missing => artifact.refuse(format!("{} is not in the commit", artifact.path)).into(),
-            Unread::Unfit(problem) => artifact.refuse(problem).into(),
-            Unread::Trouble(problem) => Trouble::Retry(problem),
-        })?;
-        let added = self.publisher.add(&blob, &*bytes);
-        added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| Trouble::retry(&e), Trouble::Refused))
+        self.fetcher.fetch(&self.publisher, &self.board, &wanted, still_wanted)
     }
 
     /// The commits that changed what is served, newest first, and what each changed.

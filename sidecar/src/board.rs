@@ -244,6 +244,9 @@ struct Metrics {
     sync: IntGaugeVec,
     health: IntGaugeVec,
     fetched_bytes: IntCounter,
+    downloads: IntCounterVec,
+    downloaded_bytes: IntCounterVec,
+    downloads_resumed: IntCounter,
     releases: IntCounter,
     scrubbed_bytes: IntCounter,
     damaged_blobs: IntCounter,
@@ -311,6 +314,20 @@ impl Board {
 
     pub(crate) fn fetched(&self, bytes: u64) {
         self.metrics.fetched_bytes.inc_by(bytes);
+    }
+
+    /// How asking one place for an artifact ended.
+    pub(crate) fn downloaded(&self, scheme: &str, outcome: &str) {
+        self.metrics.downloads.with_label_values(&[scheme, outcome]).inc();
+    }
+
+    pub(crate) fn downloaded_bytes(&self, scheme: &str, bytes: u64) {
+        self.metrics.downloaded_bytes.with_label_values(&[scheme]).inc_by(bytes);
+    }
+
+    /// A download went on where one before it was cut off.
+    pub(crate) fn resumed(&self) {
+        self.metrics.downloads_resumed.inc();
     }
 
     pub(crate) fn published(&self) {
@@ -485,6 +502,21 @@ impl Metrics {
                 &["state"],
             )),
             fetched_bytes: metric!(IntCounter::new("fetched_bytes_total", "Bytes that fetches brought.")),
+            downloads: metric!(IntCounterVec::new(
+                Opts::new(
+                    "downloads_total",
+                    "Places asked for artifacts, by kind and outcome; wrong: other bytes came."
+                ),
+                &["scheme", "outcome"],
+            )),
+            downloaded_bytes: metric!(IntCounterVec::new(
+                Opts::new("downloaded_bytes_total", "Bytes of artifacts that came from outside git, by kind of place."),
+                &["scheme"],
+            )),
+            downloads_resumed: metric!(IntCounter::new(
+                "downloads_resumed_total",
+                "Downloads that went on where one before them was cut off.",
+            )),
             releases: metric!(IntCounter::new("releases_published_total", "Releases published.")),
             scrubbed_bytes: metric!(IntCounter::new(
                 "scrubbed_bytes_total",

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_models::spec::Location;
 use mainstay_models::store::AddError;
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{
-    Blob, EnvironmentName, ModelName, ModelSpec, Policy, ReleasedModel, ReleasedVersion, Serving, Version,
+    Blob, EnvironmentName, ModelName, ModelSpec, Policy, ReleasedModel, ReleasedVersion, Serving, Uri, Version,
 };
 
 use crate::trouble::{Refusal, Trouble};
@@ -54,6 +55,15 @@ pub enum Origin {
     Bytes(Vec<u8>),
     /// An artifact in the repository.
     Artifact(Artifact),
+    /// An artifact that lies elsewhere.
+    Elsewhere {
+        /// The places that have it, the one to ask first in front.
+        uris: Vec<Uri>,
+        /// The model.yaml that names them.
+        spec: String,
+        /// The line in it where the digest stands; 0 where that is not known.
+        line: u64,
+    },
 }
 
 /// An artifact in the repository, and the place that promises what is in it.
@@ -78,13 +88,10 @@ impl Artifact {
         }
     }
 
-    /// The refusal of `bytes`, which the store did not take as the artifact; none where that was the store's own fault.
-    pub fn refuse_bytes(&self, bytes: &[u8], error: &AddError) -> Option<Refusal> {
+    /// The refusal of bytes that the store did not take as the artifact; none where that was the store's own fault.
+    pub fn refuse_bytes(&self, error: &AddError) -> Option<Refusal> {
         let path = &self.path;
         match error {
-            AddError::Mismatch { .. } | AddError::TooLong { .. } if bytes.starts_with(b"version https://git-lfs") => {
-                Some(self.refuse(format!("{path} is a Git LFS pointer: commit the file itself")))
-            }
             AddError::Mismatch { got, .. } => {
                 let (size, sha256) = (got.size_bytes, got.sha256);
                 Some(self.refuse(format!("{path} has {size} bytes with sha256 {sha256}")))
@@ -100,7 +107,6 @@ impl Artifact {
 /// Reads what a commit asks for in `environment`; `read` gives the content of a file of at most so many bytes.
 pub fn desired(
     environment: &EnvironmentName,
-    artifact_bytes_max: u64,
     mut read: impl FnMut(&str, u64) -> Result<Vec<u8>, Unread>,
 ) -> Result<Desired, Trouble> {
     let file = Serving::path(environment);
@@ -120,7 +126,7 @@ pub fn desired(
         for version in served.versions() {
             let role = if *version == served.stable { "stable" } else { "preview" };
             let asked = Asked { file: &file, text: &text, field: format!("models.{name}.{role}"), name, version };
-            let (released, sources) = version_asked(&asked, artifact_bytes_max, &mut read)?;
+            let (released, sources) = version_asked(&asked, &mut read)?;
             versions.insert(version.clone(), released);
             desired.sources.extend(sources);
         }
@@ -140,7 +146,6 @@ struct Asked<'a> {
 
 fn version_asked(
     asked: &Asked<'_>,
-    artifact_bytes_max: u64,
     read: &mut impl FnMut(&str, u64) -> Result<Vec<u8>, Unread>,
 ) -> Result<(ReleasedVersion, [Source; 2]), Trouble> {
     let file = ModelSpec::path(asked.name, asked.version);
@@ -169,15 +174,15 @@ fn version_asked(
         return Err(refuse("version", "version:", problem));
     }
     let artifact = &spec.artifact;
-    if artifact.blob.size_bytes > artifact_bytes_max {
-        let problem = format!("more than the {artifact_bytes_max} bytes that are read from git");
-        return Err(refuse("artifact.size_bytes", "size_bytes:", problem));
-    }
-    let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let path = format!("{folder}/{}", artifact.file);
     let line = line_of(&text, &[&artifact.blob.sha256.to_string()]);
     let released = ReleasedVersion { spec: Blob::of(&text), artifact: artifact.blob };
-    let origin = Origin::Artifact(Artifact { path, spec: file.clone(), line });
+    let origin = match &artifact.location {
+        Location::File(name) => {
+            let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+            Origin::Artifact(Artifact { path: format!("{folder}/{name}"), spec: file.clone(), line })
+        }
+        Location::Uris(uris) => Origin::Elsewhere { uris: uris.clone(), spec: file.clone(), line },
+    };
     let sources =
         [Source { blob: released.spec, origin: Origin::Bytes(text) }, Source { blob: released.artifact, origin }];
     Ok((released, sources))
@@ -211,7 +216,7 @@ mod tests {
             files.insert(format!("models/{}/{}/model.yaml", model.name, model.version), model.spec.to_vec());
         }
         let mut changed = changed.map(|(path, content)| (path.to_owned(), content.map(str::as_bytes)));
-        desired(&"prod".parse().unwrap(), 1 << 20, |path, _| match changed.take() {
+        desired(&"prod".parse().unwrap(), |path, _| match changed.take() {
             Some((other, content)) if other == path => content.map(<[u8]>::to_vec),
             kept => {
                 changed = kept;
@@ -238,6 +243,17 @@ mod tests {
     }
 
     #[test]
+    fn an_artifact_elsewhere_is_resolved_to_its_places() {
+        let text = String::from_utf8(mainstay_models::embedded::MODELS[0].spec.to_vec()).unwrap();
+        let text = text.replace("file: model.onnx", "uri: s3://models/iris\n  mirrors: [https://models.example/iris]");
+        let desired = read(Some(("models/iris/1.0.0/model.yaml", Ok(&text)))).unwrap();
+        let Origin::Elsewhere { uris, spec, line } = &desired.sources[1].origin else { panic!("it lies elsewhere") };
+        let uris: Vec<_> = uris.iter().map(ToString::to_string).collect();
+        assert_eq!(uris, ["s3://models/iris", "https://models.example/iris"]);
+        assert_eq!((spec.as_str(), *line), ("models/iris/1.0.0/model.yaml", 8));
+    }
+
+    #[test]
     fn a_missing_version_is_the_fault_of_the_line_that_asks_for_it() {
         let trouble = read(Some(("models/iris/1.1.0/model.yaml", Err(Unread::Missing)))).unwrap_err();
         let expected = "refused: environments/prod/serving.yaml:6: models.iris.preview: models/iris/1.1.0/model.yaml is not in the commit";
@@ -250,18 +266,5 @@ mod tests {
             let trouble = read(Some((path, Err(Unread::Trouble("the pipe broke".to_owned()))))).unwrap_err();
             assert_eq!(trouble, Trouble::Retry("the pipe broke".to_owned()));
         }
-    }
-
-    #[test]
-    fn an_artifact_may_not_be_larger_than_what_is_read() {
-        let refused = desired(&"prod".parse().unwrap(), 100, |path, _| match path {
-            "environments/prod/serving.yaml" => Ok(SERVING.as_bytes().to_vec()),
-            _ => Ok(mainstay_models::embedded::MODELS[0].spec.to_vec()),
-        });
-        let text = refused.unwrap_err().to_string();
-        assert!(
-            text.contains("models/iris/1.0.0/model.yaml:8: artifact.size_bytes: more than the 100 bytes"),
-            "{text}"
-        );
     }
 }

@@ -14,10 +14,12 @@ use crate::admin::{Admin, Desk};
 use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::clock::Clock;
+use crate::fetch;
 use crate::git::{self, Address, Credentials, Reference, Transport};
 use crate::ledger::Holds;
 use crate::server::Server;
 use crate::standby::Standby;
+use crate::supply::Supply;
 use crate::trust;
 
 /// By how much, up or down, a wait differs from the interval, so that many sidecars do not ask at once.
@@ -64,6 +66,8 @@ pub struct Settings {
     pub transfer_bytes_max: u64,
     /// The largest artifact that is read from git.
     pub artifact_bytes_max: u64,
+    /// What may be fetched from outside git.
+    pub fetch: fetch::Settings,
     /// How many releases before the live one are kept.
     pub keep_releases: usize,
     /// What is asked of a commit before it is believed.
@@ -100,6 +104,7 @@ impl Settings {
             request_deadline: Duration::from_secs(30),
             transfer_bytes_max: 1 << 30,
             artifact_bytes_max: 64 << 20,
+            fetch: fetch::Settings::default(),
             keep_releases: 5,
             trust: trust::Settings::default(),
             // 22 GB a day at a pass a second.
@@ -222,6 +227,11 @@ impl Sidecar {
             last_scrub_unix_ms: None,
         }));
         let silence_max = settings.fetch_deadline + 2 * settings.request_deadline + 4 * settings.interval;
+        let supply = Supply {
+            artifact_bytes_max: settings.artifact_bytes_max,
+            lfs: Some(fetch::lfs::Store::of(&settings.repository)),
+        };
+        let token_file = settings.credentials.token_file.clone();
         let git_settings = git::Settings {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
@@ -236,7 +246,9 @@ impl Sidecar {
         let agent_settings = agent::Settings {
             environment: settings.environment,
             keep_releases: settings.keep_releases,
-            artifact_bytes_max: settings.artifact_bytes_max,
+            supply,
+            fetch: settings.fetch,
+            token_file,
             confirm_max: settings.interval,
             trust: settings.trust,
             scrub_bytes: settings.scrub_bytes,

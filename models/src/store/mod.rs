@@ -5,6 +5,7 @@
 //! <store>/releases/<seq>-<commit>.json  write-once: the complete set of models of one release
 //! <store>/current -> releases/….json    the only name that ever changes; relative; replaced by rename(2)
 //! <store>/tmp/<random>                  emptied when a publisher opens
+//! <store>/partial/<hex>                 what has come so far of a blob from far away; nothing believes it
 //! <store>/quarantine/<n>-<hex>          the last few files of blobs/ that the disk had damaged, for people to look at
 //! <store>/lock                          held by the one publisher
 //! ```
@@ -13,7 +14,7 @@
 //!
 //! 1. a file in `blobs/` has the bytes that its name says;
 //! 2. a release that `current` names has all its blobs;
-//! 3. nothing but `current` is ever changed in place.
+//! 3. nothing of these but `current` is ever changed in place.
 //!
 //! One [`Publisher`] writes, any number of [`Reader`]s read, and a reader needs no lock: it follows
 //! `current` to a file that never changes, and the blobs of the live and of some earlier releases stay.
@@ -36,10 +37,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CommitId, Digest};
 
+mod incoming;
 mod publisher;
 mod reader;
 mod scrub;
 
+pub use incoming::Incoming;
 pub use publisher::{AddError, Collected, OpenError, PublishError, Publisher, RepublishError};
 pub use reader::{Current, ReadError, Reader};
 pub use scrub::Scrubbed;
@@ -105,6 +108,10 @@ struct Layout {
 impl Layout {
     fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
+    }
+
+    fn partial(&self) -> PathBuf {
+        self.root.join("partial")
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {

@@ -172,7 +172,8 @@ impl Publisher {
         }
     }
 
-    /// Adds the bytes of `expected` from `source`, unless the store has them. The only way into `blobs/`.
+    /// Adds the bytes of `expected` from `source`, unless the store has them. This and [`Publisher::receive`] are the only
+    /// ways into `blobs/`.
     ///
     /// A damaged file is replaced by the same one rename, when the good bytes are verified and on the disk: there is no
     /// moment at which its name is gone. The bad bytes are kept in `quarantine/`, where that can be done.
@@ -205,9 +206,7 @@ impl Publisher {
             return Err(AddError::Mismatch { expected: *expected, got });
         }
         let path = self.layout.blob(&expected.sha256);
-        if std::fs::symlink_metadata(&path).is_ok() {
-            self.set_aside(&path);
-        }
+        self.make_way(&path);
         settle(file, &path).map_err(fail)?;
         self.damaged_blobs().remove(expected);
         Ok(())
@@ -325,6 +324,13 @@ impl Publisher {
         }
     }
 
+    /// Sets aside what lies at a blob's name, where something does.
+    pub(super) fn make_way(&self, path: &Path) {
+        if std::fs::symlink_metadata(path).is_ok() {
+            self.set_aside(path);
+        }
+    }
+
     /// Gives damaged bytes a second name in `quarantine/`, which holds the last few. They are for people to look at, so
     /// whatever fails here does not keep the good bytes out.
     fn set_aside(&self, path: &Path) {
@@ -378,6 +384,6 @@ fn settle(file: NamedTempFile, path: &Path) -> io::Result<()> {
     sync_dir(path.parent().expect("every file of a store lies in a folder"))
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -133,10 +133,10 @@ impl Agent {
                 board.beat();
                 git.read(commit, path, bytes_max).map_err(unread)
             };
-            desired(&self.settings.environment, self.settings.artifact_bytes_max, read)?
+            desired(&self.settings.environment, read)?
         };
         match sources.into_iter().find(|source| source.blob == *blob) {
-            Some(source) => self.add(commit, source),
+            Some(source) => self.supply(commit, vec![source]),
             None => Err(Trouble::Retry(format!("commit {commit} no longer says where blob {} is", blob.sha256))),
         }
     }

@@ -119,9 +119,11 @@ fn a_bad_commit_is_refused_with_its_place_and_changes_nothing() {
             "a Git LFS pointer",
             Box::new(|repo| {
                 repo.write_spec("iris", "1.0.0", Blob { size_bytes: 4000, ..Blob::of(b"large") });
-                repo.write("models/iris/1.0.0/model.onnx", "version https://git-lfs.github.com/spec/v1\n");
+                let sha256 = "0".repeat(64);
+                let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize 9\n");
+                repo.write("models/iris/1.0.0/model.onnx", pointer);
             }),
-            "is a Git LFS pointer",
+            "is a Git LFS pointer to 9 bytes with sha256 000000",
         ),
         (
             "a card in another model's folder",
