@@ -1,6 +1,7 @@
 //! model.yaml: a model's card and signature, reviewed in the same repository as what is served.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
@@ -436,6 +437,15 @@ impl Artifact {
             }
         };
         Ok(Self { location, blob: Blob { sha256: raw.sha256.value, size_bytes } })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name) => f.write_str(name),
+            Self::Uris(uris) => uris.first().expect("an artifact elsewhere has a place").fmt(f),
+        }
     }
 }
 

@@ -358,7 +358,7 @@ impl Agent {
             (Some(asked), Ok(Advertised { commit, .. })) => commit == *asked,
             _ => true,
         };
-        self.fetcher.fetch(&self.publisher, &self.board, &wanted, still_wanted)
+        self.fetcher.fetch(&self.publisher, &|event| self.board.fetching(event), &wanted, still_wanted)
     }
 
     /// The commits that changed what is served, newest first, and what each changed.

@@ -6,10 +6,14 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use mainstay_models::{EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
 use mainstay_server::reload::{Trial, TrialError};
-use mainstay_sidecar::desired::{Desired, Origin, desired};
+use mainstay_sidecar::Control;
+use mainstay_sidecar::desired::{Desired, desired};
+use mainstay_sidecar::fetch::{self, Fetcher, Folder};
+use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
 use serde::Serialize;
 
@@ -47,6 +51,16 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     live: Option<String>,
 
+    /// A folder outside git that artifacts may be fetched from, as for `mainstay sync`; may be given several times.
+    ///
+    /// Without it, versions whose files lie outside git are checked but for those files, which is said.
+    #[arg(long, value_name = "URI")]
+    allow_artifacts_from: Vec<Folder>,
+
+    /// File in the format of Docker's config.json that lets us into registries.
+    #[arg(long, value_name = "FILE")]
+    registry_config: Option<PathBuf>,
+
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
@@ -74,6 +88,8 @@ struct Finding {
     golden_rows: usize,
     /// Why the server would not serve it.
     failed: Option<String>,
+    /// Whether its model file was not looked at, since it lies outside git.
+    unread: bool,
 }
 
 /// Why nothing could be checked.
@@ -128,24 +144,33 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
     let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
     let publisher = Publisher::open(folder.path())?;
     let program = std::env::current_exe().map_err(CheckError::Folder)?;
-    let checker = Checker { root: &arguments.path, publisher, trial: Trial { program } };
+    let fetch = fetch::Settings {
+        allowed: arguments.allow_artifacts_from.clone(),
+        registry_config: arguments.registry_config.clone(),
+        ..fetch::Settings::default()
+    };
+    let fetcher = (!fetch.allowed.is_empty()).then(|| Fetcher::new(fetch, None, Control::new()));
+    let supply = Supply { artifact_bytes_max: ARTIFACT_BYTES_MAX, lfs: None };
+    let publisher = Arc::new(publisher);
+    let checker = Checker { root: &arguments.path, publisher, supply, fetcher, trial: Trial { program } };
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    supply: Supply,
+    /// None where nothing may be fetched.
+    fetcher: Option<Fetcher>,
     trial: Trial,
 }
 
 impl Checker<'_> {
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
-        let resolved = desired(&findings.environment, ARTIFACT_BYTES_MAX, |path, bytes_max| {
-            files::read(self.root, path, bytes_max)
-        });
-        let desired = match resolved.and_then(|desired| self.add(desired)) {
+        let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
+        let desired = match resolved.and_then(|desired| self.supply(desired)) {
             Ok(desired) => desired,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);
@@ -159,7 +184,9 @@ impl Checker<'_> {
             for (version, blobs) in &model.versions {
                 let file = ModelSpec::path(name, version);
                 let spec = spec_of(&reader, &file, &blobs.spec)?;
+                let unread = !self.publisher.has(&blobs.artifact).map_err(CheckError::Folder)?;
                 let failed = match self.trial.check(reader.root(), blobs) {
+                    _ if unread => None,
                     Ok(()) => None,
                     Err(TrialError::Start(source)) => return Err(CheckError::Folder(source)),
                     Err(refused) => Some(refused.to_string()),
@@ -171,6 +198,7 @@ impl Checker<'_> {
                     file,
                     golden_rows: spec.golden.rows.len(),
                     failed,
+                    unread,
                 });
                 if *version == model.stable {
                     stable.push(spec);
@@ -181,19 +209,15 @@ impl Checker<'_> {
         Ok(findings)
     }
 
-    /// Puts every blob into the store, which verifies it.
-    fn add(&self, desired: Desired) -> Result<Desired, Trouble> {
-        for source in &desired.sources {
-            let retry = |e: &dyn std::error::Error| Trouble::Retry(e.to_string());
-            match &source.origin {
-                Origin::Bytes(bytes) => self.publisher.add(&source.blob, &**bytes).map_err(|e| retry(&e))?,
-                Origin::Artifact(artifact) => {
-                    let bytes = files::read(self.root, &artifact.path, source.blob.size_bytes)
-                        .map_err(|unread| files::refusal(artifact, unread))?;
-                    let added = self.publisher.add(&source.blob, &*bytes);
-                    added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| retry(&e), Trouble::Refused))?;
-                }
-            }
+    /// Puts every blob into the store, which verifies it: those outside git only where that is allowed.
+    fn supply(&self, mut desired: Desired) -> Result<Desired, Trouble> {
+        let mut wanted = Vec::new();
+        for source in std::mem::take(&mut desired.sources) {
+            let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+            wanted.extend(self.supply.add(&self.publisher, source, read)?);
+        }
+        if let Some(fetcher) = &self.fetcher {
+            fetcher.fetch(&self.publisher, &|_| {}, &wanted, || true)?;
         }
         Ok(desired)
     }

@@ -20,9 +20,14 @@ pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
             println!("  {} {refusal}", bad("would be refused:"));
             continue;
         }
-        for Finding { model, version, stable, golden_rows, failed, .. } in versions {
+        for Finding { model, version, stable, golden_rows, failed, unread, .. } in versions {
             let role = if *stable { "stable" } else { "preview" };
             match failed {
+                None if *unread => println!(
+                    "  {} {model} {version} ({role}): its file lies outside git and was not looked at; \
+                     --allow-artifacts-from has it fetched",
+                    paint("33", "card good:")
+                ),
                 None => println!(
                     "  {} {model} {version} ({role}): loads, and gives its {golden_rows} golden answers",
                     good("good")

@@ -20,7 +20,6 @@ use mainstay_models::uri::{Scheme, UriError};
 use mainstay_models::{Blob, Publisher, Uri};
 
 use crate::Control;
-use crate::board::Board;
 use crate::trouble::{Refusal, Trouble};
 
 pub mod dvc;
@@ -85,6 +84,29 @@ impl FromStr for Folder {
         format!("{}/x", text.trim_end_matches('/')).parse::<Uri>()?;
         Ok(Self(text.to_owned()))
     }
+}
+
+/// What happens while something is fetched.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    /// It goes on; told every now and then.
+    Alive,
+    /// A download goes on where one before it was cut off.
+    Resumed,
+    /// Bytes came.
+    Came {
+        /// From which kind of place.
+        scheme: &'static str,
+        /// How many.
+        bytes: u64,
+    },
+    /// A place was asked to the end.
+    Ended {
+        /// Which kind of place.
+        scheme: &'static str,
+        /// `ok`; `wrong`, where other bytes came; or `failed`.
+        outcome: &'static str,
+    },
 }
 
 /// An artifact that is wanted, and where it is promised.
@@ -152,7 +174,7 @@ impl Fetcher {
     pub fn fetch(
         &self,
         publisher: &Arc<Publisher>,
-        board: &Board,
+        tell: &dyn Fn(Event),
         wanted: &[Wanted],
         mut still_wanted: impl FnMut() -> bool,
     ) -> Result<(), Trouble> {
@@ -162,7 +184,7 @@ impl Fetcher {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Trouble::Retry(format!("cannot begin to download: {e}")))?;
         let fetched = runtime.block_on(async {
-            let downloads = stream::iter(wanted.iter().map(|wanted| self.bring(publisher, board, wanted)))
+            let downloads = stream::iter(wanted.iter().map(|wanted| self.bring(publisher, tell, wanted)))
                 .buffer_unordered(PARALLEL_MAX)
                 .try_collect::<Vec<()>>();
             tokio::pin!(downloads);
@@ -173,7 +195,7 @@ impl Fetcher {
                     ended = &mut downloads => return ended.map(|_| ()),
                     _ = glance.tick() => {}
                 }
-                board.beat();
+                tell(Event::Alive);
                 if self.control.cuts_short() {
                     return Err(Trouble::Retry("a download was cut short by an operator".to_owned()));
                 }
@@ -211,20 +233,21 @@ impl Fetcher {
     }
 
     /// Asks one place after another.
-    async fn bring(&self, publisher: &Arc<Publisher>, board: &Board, wanted: &Wanted) -> Result<(), Trouble> {
+    async fn bring(&self, publisher: &Arc<Publisher>, tell: &dyn Fn(Event), wanted: &Wanted) -> Result<(), Trouble> {
         let mut failures = Vec::new();
         let mut wrong = 0;
         for place in &wanted.places {
-            let brought = tokio::time::timeout(self.settings.deadline, self.ask(publisher, board, wanted, place)).await;
+            let brought = tokio::time::timeout(self.settings.deadline, self.ask(publisher, tell, wanted, place)).await;
             let late = || Failed::Other(format!("took longer than {} s", self.settings.deadline.as_secs()));
             let failed = match brought.unwrap_or_else(|_| Err(late())) {
                 Ok(()) => {
-                    board.downloaded(place.scheme(), "ok");
+                    tell(Event::Ended { scheme: place.scheme(), outcome: "ok" });
                     return Ok(());
                 }
                 Err(failed) => failed,
             };
-            board.downloaded(place.scheme(), if matches!(failed, Failed::Wrong(_)) { "wrong" } else { "failed" });
+            let outcome = if matches!(failed, Failed::Wrong(_)) { "wrong" } else { "failed" };
+            tell(Event::Ended { scheme: place.scheme(), outcome });
             let problem = match failed {
                 Failed::NotFromTheMiddle => "cannot go on in the middle".to_owned(),
                 Failed::Wrong(problem) => {
@@ -250,7 +273,7 @@ impl Fetcher {
     async fn ask(
         &self,
         publisher: &Arc<Publisher>,
-        board: &Board,
+        tell: &dyn Fn(Event),
         wanted: &Wanted,
         place: &Place,
     ) -> Result<(), Failed> {
@@ -258,13 +281,13 @@ impl Fetcher {
             && uri.scheme() == Scheme::Oci
         {
             return oci::Registry::open(uri, self.settings.registry_config.as_deref())?
-                .bring(self, publisher, board, &wanted.blob)
+                .bring(self, publisher, tell, &wanted.blob)
                 .await;
         }
-        let resumed = self.arrive(publisher, board, wanted, place).await?;
+        let resumed = self.arrive(publisher, tell, wanted, place).await?;
         match resumed {
             Arrived::Whole => Ok(()),
-            Arrived::WrongAfterResuming => match self.arrive(publisher, board, wanted, place).await? {
+            Arrived::WrongAfterResuming => match self.arrive(publisher, tell, wanted, place).await? {
                 Arrived::Whole => Ok(()),
                 Arrived::WrongAfterResuming => Err(Failed::Wrong("gives other bytes each time".to_owned())),
             },
@@ -274,7 +297,7 @@ impl Fetcher {
     async fn arrive(
         &self,
         publisher: &Publisher,
-        board: &Board,
+        tell: &dyn Fn(Event),
         wanted: &Wanted,
         place: &Place,
     ) -> Result<Arrived, Failed> {
@@ -286,7 +309,7 @@ impl Fetcher {
             }
             opened => opened?,
         };
-        self.pour(board, place.scheme(), opened, incoming).await
+        self.pour(tell, place.scheme(), opened, incoming).await
     }
 
     async fn open(&self, place: &Place, blob: &Blob, offset: u64) -> Result<Opened, Failed> {
@@ -308,18 +331,18 @@ impl Fetcher {
     /// Takes all bytes of an answer, at a bearable pace, into the store.
     async fn pour(
         &self,
-        board: &Board,
+        tell: &dyn Fn(Event),
         scheme: &'static str,
         opened: Opened,
         mut incoming: Incoming<'_>,
     ) -> Result<Arrived, Failed> {
         let resumed = incoming.offset() > 0;
         if resumed {
-            board.resumed();
+            tell(Event::Resumed);
         }
         let mut bytes = self.paced(opened.bytes);
         while let Some(piece) = bytes.try_next().await? {
-            board.downloaded_bytes(scheme, piece.len() as u64);
+            tell(Event::Came { scheme, bytes: piece.len() as u64 });
             match incoming.write(&piece) {
                 Err(AddError::TooLong { .. }) if resumed => return Ok(Arrived::WrongAfterResuming),
                 written => written?,

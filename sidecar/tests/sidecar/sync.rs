@@ -111,11 +111,6 @@ fn a_bad_commit_is_refused_with_its_place_and_changes_nothing() {
             "models/iris/1.0.0/model.yaml:7: artifact.sha256",
         ),
         (
-            "an artifact beyond the limit",
-            Box::new(|repo| repo.write_spec("iris", "1.0.0", Blob { size_bytes: 65 << 20, ..Blob::of(b"large") })),
-            "models/iris/1.0.0/model.yaml:8: artifact.size_bytes: more than the 67108864 bytes",
-        ),
-        (
             "a Git LFS pointer",
             Box::new(|repo| {
                 repo.write_spec("iris", "1.0.0", Blob { size_bytes: 4000, ..Blob::of(b"large") });
