@@ -5,7 +5,9 @@
 //! user, and never asks anybody for anything. It knows no deadline: its parent kills it.
 //!
 //! ```text
-//! <home>/mirror/             a bare repository; thrown away and fetched anew when it is damaged
+//! <home>/mirror/             a bare repository; thrown away and fetched anew when it is damaged, and replaced by a
+//!                            fresh one when its packs have piled up, since libgit2 cannot repack
+//! <home>/mirror.new/         the fresh one, until it is whole
 //! <home>/.ssh/known_hosts    a link to the file that was given; libgit2 finds it since HOME is <home>
 //! ```
 
@@ -40,6 +42,8 @@ const OBJECT_BYTES_MAX: usize = 16 << 20;
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// The longest text taken over from a commit or an error, in characters.
 const TEXT_CHARS_MAX: usize = 300;
+/// How many packs a mirror may have: each fetch that brings something adds one, and each question opens them all.
+const PACKS_MAX: usize = 48;
 /// The name by which the mirror holds what it fetched last.
 const TARGET: &str = "refs/mainstay/target";
 
@@ -119,6 +123,7 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
     let home = Home::open(job)?;
     let reply = match &job.request {
         Request::Advertise => Reply::Advertised(advertise(job, &home)?),
+        Request::Fetch if home.packs() >= PACKS_MAX => Reply::Fetched(home.renewing(|repo| fetch(job, repo))?),
         Request::Fetch => Reply::Fetched(home.healing(|repo| fetch(job, repo))?),
         Request::Describe { commit } => Reply::Described(home.healing(|repo| describe(&find_commit(repo, commit)?))?),
         Request::Read { commit, path, bytes_max } => {
@@ -179,6 +184,12 @@ impl Home {
         Ok(())
     }
 
+    /// How many packs the mirror has.
+    fn packs(&self) -> usize {
+        let entries = std::fs::read_dir(self.mirror().join("objects/pack")).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pack")).count()
+    }
+
     fn mirror(&self) -> PathBuf {
         self.folder.join("mirror")
     }
@@ -197,13 +208,32 @@ impl Home {
             return Ok(repo);
         }
         self.discard()?;
+        self.empty_repository(&path)
+    }
+
+    fn empty_repository(&self, path: &Path) -> Result<Repository, Failure> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).no_reinit(true).external_template(false);
-        let repo = Repository::init_opts(&path, &options).map_err(|e| self.unusable(e.message()))?;
+        let repo = Repository::init_opts(path, &options).map_err(|e| self.unusable(e.message()))?;
         // The one way to say so for an advertisement; a fetch says it again.
         let redirects = repo.config().and_then(|mut config| config.set_bool("http.followRedirects", false));
         redirects.map_err(|e| self.unusable(e.message()))?;
         Ok(repo)
+    }
+
+    /// Runs `fetch` on an empty mirror, which takes the place of the old one when it has succeeded. Whenever this ends,
+    /// there is the old one, or the new one, or none, which is what a new sidecar begins with.
+    fn renewing<T>(&self, fetch: impl FnOnce(&Repository) -> Result<T, Fault>) -> Result<T, Failure> {
+        let fresh = self.folder.join("mirror.new");
+        let unusable = |e: io::Error| self.unusable(&e.to_string());
+        remove(&fresh).map_err(unusable)?;
+        let fetched = fetch(&self.empty_repository(&fresh)?).map_err(|fault| match fault {
+            Fault::Other(failure) => failure,
+            Fault::Mirror(error) => Failure::Damaged { reason: excerpt(error.message()) },
+        })?;
+        self.discard()?;
+        std::fs::rename(&fresh, self.mirror()).map_err(unusable)?;
+        Ok(fetched)
     }
 
     /// Runs `question` on the mirror, and throws the mirror away if that shows it to be damaged.
@@ -218,10 +248,15 @@ impl Home {
     }
 
     fn discard(&self) -> Result<(), Failure> {
-        match std::fs::remove_dir_all(self.mirror()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unusable(&e.to_string())),
-            _ => Ok(()),
-        }
+        remove(&self.mirror()).map_err(|e| self.unusable(&e.to_string()))
+    }
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use mainstay_sidecar::agent::Pass;
 use mainstay_sidecar::git::{Error, Failure};
 use mainstay_sidecar::{Credentials, Sidecar};
 use tempfile::TempDir;
@@ -317,4 +318,27 @@ fn a_worker_that_cannot_start_or_talks_nonsense_is_an_error() {
     assert!(say(&bench).ends_with("the git worker died (exit status: 3): so sorry"), "{}", say(&bench));
     bench.settings.worker_arguments = ["-c", "echo nonsense; sleep 60"].map(str::to_owned).to_vec();
     assert!(say(&bench).ends_with("the git worker answered out of turn and was killed"), "{}", say(&bench));
+}
+
+#[test]
+fn packs_do_not_pile_up_and_every_commit_still_becomes_its_release() {
+    let repo = Repo::serving_iris();
+    let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    let packs = || {
+        let entries = std::fs::read_dir(bench.mirror().join("objects/pack")).unwrap().flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "pack")).count()
+    };
+    let mut most = 0;
+    for patch in 1..=60 {
+        let commit = repo.roll(&format!("1.0.{patch}"));
+        assert_eq!(sidecar.reconcile(), Pass::Published, "commit {patch}");
+        assert_eq!(bench.current().release.commit.id, commit);
+        // What came before the fresh mirror is known to it too.
+        assert_eq!(bench.current().release.changes.len(), 20.min(patch + 1));
+        most = most.max(packs());
+    }
+    assert!(most < 60 && packs() < most, "{most} packs at most, {} at the end", packs());
+    assert!(!bench.mirror().with_extension("new").exists());
 }

@@ -1,0 +1,321 @@
+//! How fast a commit becomes an answer, how fast it is taken back, and what following a repository costs.
+//!
+//! Starts the real programs on a real repository, which lies in a folder: a network adds its own round trips to every
+//! figure that asks git. Prints each figure beside what it should be; a clock fails nothing here, only a failed request
+//! or an error does. `cargo bench --bench gitops -- --help` says what can be chosen.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people at a terminal"
+)]
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use mainstay_models::CommitId;
+use serde::Serialize;
+use sha2::Sha256;
+
+#[path = "../tests/e2e/harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use all of it")]
+mod harness;
+
+use harness::{Load, SETOSA, Server, Sidecar, World, eventually};
+
+/// Measures what following a configuration repository takes, and prints it beside what it should take
+///
+/// Exit codes: 0 measured, 1 a request failed, 101 a program did not do what it should.
+#[derive(Parser)]
+struct Arguments {
+    /// What is measured; all of it where nothing is named.
+    parts: Vec<Part>,
+
+    /// A tenth of the work or less: shows that it runs, not how fast.
+    #[arg(long)]
+    quick: bool,
+
+    /// How many polls the memory is watched over.
+    #[arg(long, default_value_t = 20_000)]
+    polls: u64,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// From a push to the new version live, found by polling each second.
+    Poll,
+    /// From a push to the new version live, told by a webhook.
+    Webhook,
+    /// From the order to the earlier version live, without a repository.
+    Rollback,
+    /// Processor time and memory of looking at a repository that does not change, small and large.
+    Idle,
+    /// Many changes while clients ask.
+    Changes,
+}
+
+/// One figure.
+#[derive(Serialize)]
+struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    /// What it should stay below; none where it is only told.
+    below: Option<f64>,
+}
+
+/// What was measured, and whether anybody watches.
+struct Report {
+    figures: Vec<Figure>,
+    quick: bool,
+    polls: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let all = [Part::Poll, Part::Webhook, Part::Rollback, Part::Idle, Part::Changes];
+    let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
+    let mut report = Report { figures: Vec::new(), quick: arguments.quick, polls: arguments.polls };
+    for part in all.iter().filter(|part| parts.contains(part)) {
+        match part {
+            Part::Poll => report.poll(),
+            Part::Webhook => report.webhook(),
+            Part::Rollback => report.rollback(),
+            Part::Idle => report.idle(),
+            Part::Changes => report.changes(),
+        }
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report.figures).unwrap());
+    } else {
+        report.print();
+    }
+    ExitCode::SUCCESS
+}
+
+impl Report {
+    fn poll(&mut self) {
+        let world = World::new();
+        let server = world.server(&[]);
+        let _sidecar = follow(&world, &server, &["--interval", "1s"]);
+        server.until_live(&world.repository.head());
+        let count = if self.quick { 5 } else { 200 };
+        let mut took = Vec::new();
+        for index in 0..count {
+            self.progress("poll", index, count);
+            // So that a commit comes anywhere between two looks: 617 and 1000 have no common factor.
+            std::thread::sleep(Duration::from_millis(617));
+            let commit = self.roll(&world, index);
+            let begun = Instant::now();
+            server.until_live(&commit);
+            took.push(begun.elapsed());
+        }
+        self.quantiles("commit to live, a look each second", &took, 1200.0, 3000.0);
+    }
+
+    fn webhook(&mut self) {
+        const SECRET: &str = "a secret for this run";
+        let world = World::new();
+        let server = world.server(&[]);
+        let file = world.folder.path().join("secret");
+        std::fs::write(&file, SECRET).unwrap();
+        let sidecar = follow(&world, &server, &["--interval", "1h", "--webhook-secret-file", file.to_str().unwrap()]);
+        server.until_live(&world.repository.head());
+        // What comes after the push is the host's, so the clock begins with it.
+        let body = r#"{"ref": "refs/heads/main"}"#;
+        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        mac.update(body.as_bytes());
+        let signature = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let count = if self.quick { 5 } else { 100 };
+        let mut took = Vec::new();
+        for index in 0..count {
+            self.progress("webhook", index, count);
+            let commit = self.roll(&world, index);
+            let begun = Instant::now();
+            let request = ureq::post(format!("http://{}/webhook", sidecar.admin))
+                .header("X-Hub-Signature-256", format!("sha256={signature}"))
+                .header("X-GitHub-Event", "push")
+                .send(body);
+            assert_eq!(request.unwrap().status(), 202);
+            server.until_live(&commit);
+            took.push(begun.elapsed());
+        }
+        self.quantiles("webhook to live", &took, 300.0, 300.0);
+    }
+
+    fn rollback(&mut self) {
+        let world = World::new();
+        let (server, sidecar) = world.rolling();
+        let rolled = world.repository.roll_iris("1.1.0");
+        server.until_live(&rolled);
+        std::fs::rename(&world.repository.bare, world.folder.path().join("gone")).unwrap();
+        let count = if self.quick { 5 } else { 50 };
+        let mut took = Vec::new();
+        for index in 0..count {
+            self.progress("rollback", index, count);
+            // Back and back again: both versions' trials are remembered, as those of what was live are.
+            let history: serde_json::Value = sidecar.probe("/history").ok();
+            let earlier = history["releases"][1]["name"].as_str().unwrap().to_owned();
+            let before = server.status()["release"]["name"].clone();
+            let begun = Instant::now();
+            let order = serde_json::json!({ "to": earlier });
+            ureq::post(format!("http://{}/rollback", sidecar.admin)).send_json(order).unwrap();
+            eventually("the rollback is live", || Some(()).filter(|()| server.status()["release"]["name"] != before));
+            took.push(begun.elapsed());
+        }
+        self.quantiles("rollback to live, without a repository", &took, 50.0, 50.0);
+    }
+
+    fn idle(&mut self) {
+        let polls = if self.quick { 200 } else { self.polls };
+        for (what, files) in [("a repository of 12 files", 0), ("a repository of 20,000 files", 20_000)] {
+            let world = World::new();
+            for number in 0..files {
+                world.repository.write(&format!("notes/{:03}/{number}.md", number % 200), number.to_string());
+            }
+            if files > 0 {
+                world.repository.commit("Add notes");
+            }
+            let server = world.server(&[]);
+            let sidecar = follow(&world, &server, &["--interval", "10ms"]);
+            server.until_live(&world.repository.head());
+            let pids = family(sidecar.program.id());
+            let passes = || {
+                let text = sidecar.probe("/metrics").body;
+                let line = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("mainstay_sync_passes_total{outcome=\"unchanged\"} "));
+                line.map_or(0.0, |count| count.parse::<f64>().unwrap())
+            };
+            // What only the beginning needs is over.
+            eventually("it polls", || (passes() > 100.0).then_some(()));
+            let (passes_before, seconds_before) = (passes(), cpu_seconds(&pids));
+            let resident_before = resident(&pids);
+            let mut seen = passes_before;
+            while seen - passes_before < polls as f64 {
+                std::thread::sleep(Duration::from_millis(500));
+                let now = passes();
+                assert!(now > seen, "the sidecar polls no more");
+                seen = now;
+                self.progress(what, (seen - passes_before) as usize, polls as usize);
+            }
+            let each = (cpu_seconds(&pids) - seconds_before) / (passes() - passes_before);
+            assert_eq!(family(sidecar.program.id()), pids, "the git worker is the same throughout");
+            let resident_after = resident(&pids);
+            self.figure(format!("processor time of a look, {what}"), each * 1e3, "ms", Some(3.0));
+            self.figure(format!("memory of both processes, {what}"), resident_after / 1e6, "MB", Some(20.0));
+            let grown = resident_after - resident_before;
+            self.figure(format!("memory grown over {polls} looks, {what}"), grown / 1e3, "kB", None);
+        }
+    }
+
+    fn changes(&mut self) {
+        let world = World::new();
+        let (server, _sidecar) = world.rolling();
+        let load = Load::start(server.listen, 4, "/models/iris/predict", SETOSA, Duration::ZERO);
+        let count = if self.quick { 20 } else { 1000 };
+        let begun = Instant::now();
+        for index in 0..count {
+            self.progress("changes under load", index, count);
+            server.until_live(&self.roll(&world, index));
+        }
+        let took = begun.elapsed();
+        // Ends the program if one failed.
+        let requests: usize = load.stop().iter().map(Vec::len).sum();
+        self.figure(format!("failed requests over {count} changes"), 0.0, "", Some(1.0));
+        self.figure(format!("answered requests over {count} changes"), requests as f64, "", None);
+        self.figure("changes a second, each its own commit".to_owned(), count as f64 / took.as_secs_f64(), "", None);
+    }
+
+    /// Commits the other one of two versions, and pushes it.
+    fn roll(&self, world: &World, index: usize) -> CommitId {
+        world.repository.roll_iris(if index.is_multiple_of(2) { "1.1.0" } else { "1.0.0" })
+    }
+
+    fn quantiles(&mut self, what: &str, took: &[Duration], median_ms: f64, worst_ms: f64) {
+        let mut took: Vec<_> = took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
+        took.sort_by(f64::total_cmp);
+        let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize];
+        let count = took.len();
+        self.figure(format!("{what}: median of {count}"), at(0.5), "ms", Some(median_ms));
+        self.figure(format!("{what}: 99 % of {count} below"), at(0.99), "ms", Some(worst_ms));
+    }
+
+    fn figure(&mut self, what: String, value: f64, unit: &'static str, below: Option<f64>) {
+        self.figures.push(Figure { what, value, unit, below });
+    }
+
+    fn progress(&self, what: &str, done: usize, all: usize) {
+        let end = if std::io::stderr().is_terminal() { "\r" } else { "\n" };
+        // In a log, a line now and then.
+        if end == "\r" || done.is_multiple_of((all / 5).max(1)) {
+            eprint!("{what}: {done} of {all}{end}");
+        }
+    }
+
+    fn print(&self) {
+        let width = self.figures.iter().map(|figure| figure.what.len()).max().unwrap_or_default();
+        for Figure { what, value, unit, below } in &self.figures {
+            let verdict = match below {
+                Some(below) if value < below => format!("below {below} {unit}"),
+                Some(below) => format!("NOT below {below} {unit}"),
+                None => String::new(),
+            };
+            println!("{what:<width$}  {value:>10.3} {unit:<3} {}", verdict.trim_end());
+        }
+    }
+}
+
+/// A sidecar that follows the world's repository for `server`.
+fn follow(world: &World, server: &Server, own: &[&str]) -> Sidecar {
+    let admin = server.admin_url();
+    Sidecar::start(&[&world.sync_arguments()[..], &["--server", &admin], own].concat())
+}
+
+/// A process and its children, by their ids.
+fn family(id: u32) -> Vec<u32> {
+    let parent_of = |id: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // The name may hold anything, and ends with the last bracket.
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let ids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut family: Vec<u32> = ids.filter(|child| *child == id || parent_of(*child) == Some(id)).collect();
+    family.sort_unstable();
+    family
+}
+
+/// The processor time that processes have used.
+fn cpu_seconds(ids: &[u32]) -> f64 {
+    let ticks = |id: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|f| f.parse().unwrap()).collect();
+        fields.iter().sum::<u64>() as f64
+    };
+    // The kernel tells user programs hundredths of a second, whatever its own clock does.
+    ids.iter().map(ticks).sum::<f64>() / 100.0
+}
+
+/// The memory of processes, in bytes: what they share is counted once, as a container's limit counts it.
+fn resident(ids: &[u32]) -> f64 {
+    let pss = |id: &u32| {
+        let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
+    };
+    ids.iter().map(pss).sum()
+}
