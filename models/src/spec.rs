@@ -440,6 +440,14 @@ impl Artifact {
 }
 
 impl Location {
+    /// The file's name, without where it lies: that is nothing for clients to know.
+    pub fn file_name(&self) -> &str {
+        match self {
+            Self::File(name) => name,
+            Self::Uris(uris) => uris.first().and_then(|uri| uri.path().rsplit('/').next()).unwrap_or_default(),
+        }
+    }
+
     fn file(name: Spanned<String>) -> Result<Self, Fault> {
         let text = &name.value;
         let segment = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

@@ -4,8 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use mainstay_models::EnvironmentName;
-use mainstay_sidecar::desired::{Artifact, Unread};
-use mainstay_sidecar::trouble::Trouble;
+use mainstay_sidecar::desired::Unread;
 
 use super::CheckError;
 
@@ -53,13 +52,4 @@ pub fn read(root: &Path, path: &str, bytes_max: u64) -> Result<Vec<u8>, Unread> 
         return Err(Unread::Unfit(format!("{path} has more than {bytes_max} bytes")));
     }
     Ok(bytes)
-}
-
-/// What a sidecar would say of an artifact that was not read.
-pub fn refusal(artifact: &Artifact, unread: Unread) -> Trouble {
-    match unread {
-        Unread::Missing => artifact.refuse(format!("{} is not in the commit", artifact.path)).into(),
-        Unread::Unfit(problem) => artifact.refuse(problem).into(),
-        Unread::Trouble(problem) => Trouble::Retry(problem),
-    }
 }

@@ -3,16 +3,22 @@
 //! Nothing is checked here: the files go through the sidecar's resolution, into a store of their own, and each version
 //! through the server's trial in a child process.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use mainstay_models::{EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
+use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
 use mainstay_server::reload::{Trial, TrialError};
-use mainstay_sidecar::desired::{Desired, Origin, desired};
+use mainstay_sidecar::Control;
+use mainstay_sidecar::desired::{Desired, desired};
+use mainstay_sidecar::fetch::Fetcher;
+use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
 use serde::Serialize;
 
+use crate::artifacts::Artifacts;
 use crate::failed;
 
 mod compare;
@@ -28,7 +34,8 @@ const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 ///
 /// For the repository's pull requests: every file that an environment needs is parsed, every model file is held against
 /// its digest, loaded in a child process, and must give its golden answers. With --live, says what would change against
-/// a running server: versions, metrics, and what in a model's inputs or classes would break its clients. In GitHub
+/// a running server: versions, metrics, and what in a model's inputs or classes would break its clients. Artifacts outside
+/// git are fetched and checked too where --allow-artifacts-from says so; else only what the cards say is. In GitHub
 /// Actions, what is wrong becomes an annotation at its file and line.
 ///
 /// Exit codes: 0 good, 1 something would be refused or would not load, 2 the live server cannot be asked, 64 the command
@@ -46,6 +53,9 @@ pub struct Arguments {
     /// The data address of a server to compare with, such as http://127.0.0.1:5000.
     #[arg(long, value_name = "URL")]
     live: Option<String>,
+
+    #[command(flatten)]
+    artifacts: Artifacts,
 
     /// Print one JSON document instead of text.
     #[arg(long)]
@@ -72,6 +82,8 @@ struct Finding {
     /// The card's path.
     file: String,
     golden_rows: usize,
+    /// Whether the model's bytes were looked at, and not its card alone.
+    loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
 }
@@ -126,27 +138,29 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
     let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
-    let publisher = Publisher::open(folder.path())?;
+    let publisher = Arc::new(Publisher::open(folder.path())?);
     let program = std::env::current_exe().map_err(CheckError::Folder)?;
-    let checker = Checker { root: &arguments.path, publisher, trial: Trial { program } };
+    let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
+    let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
+    let checker = Checker { root: &arguments.path, publisher, fetcher, trial: Trial { program } };
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    /// None where nothing may be fetched.
+    fetcher: Option<Fetcher>,
     trial: Trial,
 }
 
 impl Checker<'_> {
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
-        let resolved = desired(&findings.environment, ARTIFACT_BYTES_MAX, |path, bytes_max| {
-            files::read(self.root, path, bytes_max)
-        });
-        let desired = match resolved.and_then(|desired| self.add(desired)) {
-            Ok(desired) => desired,
+        let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
+        let (desired, unseen) = match resolved.and_then(|desired| self.add(desired)) {
+            Ok(added) => added,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);
                 return Ok(findings);
@@ -159,7 +173,9 @@ impl Checker<'_> {
             for (version, blobs) in &model.versions {
                 let file = ModelSpec::path(name, version);
                 let spec = spec_of(&reader, &file, &blobs.spec)?;
-                let failed = match self.trial.check(reader.root(), blobs) {
+                let loaded = !unseen.contains(&blobs.artifact);
+                let trial = if loaded { self.trial.check(reader.root(), blobs) } else { Ok(()) };
+                let failed = match trial {
                     Ok(()) => None,
                     Err(TrialError::Start(source)) => return Err(CheckError::Folder(source)),
                     Err(refused) => Some(refused.to_string()),
@@ -170,6 +186,7 @@ impl Checker<'_> {
                     stable: *version == model.stable,
                     file,
                     golden_rows: spec.golden.rows.len(),
+                    loaded,
                     failed,
                 });
                 if *version == model.stable {
@@ -181,21 +198,19 @@ impl Checker<'_> {
         Ok(findings)
     }
 
-    /// Puts every blob into the store, which verifies it.
-    fn add(&self, desired: Desired) -> Result<Desired, Trouble> {
-        for source in &desired.sources {
-            let retry = |e: &dyn std::error::Error| Trouble::Retry(e.to_string());
-            match &source.origin {
-                Origin::Bytes(bytes) => self.publisher.add(&source.blob, &**bytes).map_err(|e| retry(&e))?,
-                Origin::Artifact(artifact) => {
-                    let bytes = files::read(self.root, &artifact.path, source.blob.size_bytes)
-                        .map_err(|unread| files::refusal(artifact, unread))?;
-                    let added = self.publisher.add(&source.blob, &*bytes);
-                    added.map_err(|e| artifact.refuse_bytes(&bytes, &e).map_or_else(|| retry(&e), Trouble::Refused))?;
-                }
-            }
+    /// Puts every blob into the store, which verifies it. Gives also the blobs that nobody may fetch.
+    fn add(&self, mut desired: Desired) -> Result<(Desired, BTreeSet<Blob>), Trouble> {
+        // Git LFS brings its files into a checkout by itself.
+        let supply = Supply { artifact_bytes_max: ARTIFACT_BYTES_MAX, lfs: None };
+        let mut wanted = Vec::new();
+        for source in std::mem::take(&mut desired.sources) {
+            let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+            wanted.extend(supply.add(&self.publisher, source, read)?);
         }
-        Ok(desired)
+        match &self.fetcher {
+            Some(fetcher) => fetcher.fetch(&self.publisher, &wanted, || true).map(|()| (desired, BTreeSet::new())),
+            None => Ok((desired, wanted.iter().map(|wanted| wanted.blob).collect())),
+        }
     }
 }
 
