@@ -167,7 +167,7 @@ impl Report {
             self.progress("rollback", index, count);
             // Back and back again: both versions' trials are remembered, as those of what was live are.
             let history: serde_json::Value = sidecar.probe("/history").ok();
-            let earlier = history["releases"][1]["name"].as_str().unwrap().to_owned();
+            let earlier = history[1]["name"].as_str().unwrap().to_owned();
             let before = server.status()["release"]["name"].clone();
             let begun = Instant::now();
             let order = serde_json::json!({ "to": earlier });

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_models::EnvironmentName;
-use mainstay_sidecar::fetch::Folder;
 use mainstay_sidecar::trust::{self, Verify};
 use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings, Sidecar};
 
+use crate::artifacts::Artifacts;
 use crate::{USAGE, failed, shutdown};
 
 /// Follows a configuration repository and publishes into a store what an environment asks for
@@ -88,20 +88,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     allowed_signers: Option<PathBuf>,
 
-    /// A folder outside git that artifacts may be fetched from, such as s3://models/ or oci://registry.example/models/; may
-    /// be given several times. What a card names elsewhere is refused.
-    ///
-    /// s3, gs and az use the workload's own identity, by the variables that each cloud sets; docs/operating.md says which.
-    #[arg(long, value_name = "URI")]
-    allow_artifacts_from: Vec<Folder>,
-
-    /// File in the format of Docker's config.json that lets us into registries; read anew at each use.
-    #[arg(long, value_name = "FILE")]
-    registry_config: Option<PathBuf>,
-
-    /// How long fetching one artifact may take.
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = humantime::parse_duration)]
-    download_timeout: Duration,
+    #[command(flatten)]
+    artifacts: Artifacts,
 
     /// Also follow a commit that does not descend from the live one: an older commit, or a rewritten history.
     ///
@@ -161,9 +149,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         allowed_signers: arguments.allowed_signers,
         allow_rewind: arguments.allow_rewind,
     };
-    settings.fetch.allowed = arguments.allow_artifacts_from;
-    settings.fetch.registry_config = arguments.registry_config;
-    settings.fetch.deadline = arguments.download_timeout;
+    settings.fetch = arguments.artifacts.settings();
     settings.once = arguments.once;
     settings.credentials = Credentials {
         token_file: arguments.token_file,

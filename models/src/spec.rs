@@ -1,7 +1,6 @@
 //! model.yaml: a model's card and signature, reviewed in the same repository as what is served.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
@@ -440,16 +439,15 @@ impl Artifact {
     }
 }
 
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Location {
+    /// The file's name, without where it lies: that is nothing for clients to know.
+    pub fn file_name(&self) -> &str {
         match self {
-            Self::File(name) => f.write_str(name),
-            Self::Uris(uris) => uris.first().expect("an artifact elsewhere has a place").fmt(f),
+            Self::File(name) => name,
+            Self::Uris(uris) => uris.first().and_then(|uri| uri.path().rsplit('/').next()).unwrap_or_default(),
         }
     }
-}
 
-impl Location {
     fn file(name: Spanned<String>) -> Result<Self, Fault> {
         let text = &name.value;
         let segment = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

@@ -97,9 +97,10 @@ impl Uri {
     pub fn lies_in(&self, folder: &str) -> bool {
         let folder = folder.trim_end_matches('/');
         let text = self.to_string();
-        text.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
-            || (self.scheme == Scheme::Oci
-                && text.strip_prefix(folder).is_some_and(|rest| rest.starts_with(':') && !rest.contains('/')))
+        let Some(rest) = text.strip_prefix(folder) else { return false };
+        // A tag or a digest lies in its repository.
+        let is_reference = || self.scheme == Scheme::Oci && rest.starts_with([':', '@']) && !rest.contains('/');
+        rest.is_empty() || rest.starts_with('/') || is_reference()
     }
 }
 
@@ -209,5 +210,6 @@ mod tests {
         assert!(!lies_in("https://models.example:8443/a", "https://models.example"));
         assert!(!lies_in("oci://r.example:5000/a/b", "oci://r.example"));
         assert!(!lies_in("http://models.example/a", "https://models.example/"));
+        assert!(!lies_in("https://models.example/a@b", "https://models.example/a"));
     }
 }

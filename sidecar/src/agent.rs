@@ -133,7 +133,8 @@ impl Agent {
         };
         let untaken_since = Some(Instant::now());
         let times = Times::default();
-        let fetcher = Fetcher::new(settings.fetch.clone(), settings.token_file.clone(), control.clone());
+        let fetcher =
+            Fetcher::new(settings.fetch.clone(), settings.token_file.clone(), control.clone(), Some(board.clone()));
         let agent = Self {
             settings,
             git,
@@ -358,7 +359,7 @@ impl Agent {
             (Some(asked), Ok(Advertised { commit, .. })) => commit == *asked,
             _ => true,
         };
-        self.fetcher.fetch(&self.publisher, &|event| self.board.fetching(event), &wanted, still_wanted)
+        self.fetcher.fetch(&self.publisher, &wanted, still_wanted)
     }
 
     /// The commits that changed what is served, newest first, and what each changed.

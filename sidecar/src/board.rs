@@ -15,7 +15,6 @@ use prometheus::{
 };
 use serde::Serialize;
 
-use crate::fetch;
 use crate::ledger::Holds;
 pub use crate::server::FailedModel;
 use crate::trouble::{Refusal, Trouble};
@@ -317,18 +316,18 @@ impl Board {
         self.metrics.fetched_bytes.inc_by(bytes);
     }
 
-    /// Something happened while artifacts were fetched.
-    pub(crate) fn fetching(&self, event: fetch::Event) {
-        match event {
-            fetch::Event::Alive => self.beat(),
-            fetch::Event::Resumed => self.metrics.downloads_resumed.inc(),
-            fetch::Event::Came { scheme, bytes } => {
-                self.metrics.downloaded_bytes.with_label_values(&[scheme]).inc_by(bytes);
-            }
-            fetch::Event::Ended { scheme, outcome } => {
-                self.metrics.downloads.with_label_values(&[scheme, outcome]).inc();
-            }
-        }
+    /// How asking one place for an artifact ended.
+    pub(crate) fn downloaded(&self, scheme: &str, outcome: &str) {
+        self.metrics.downloads.with_label_values(&[scheme, outcome]).inc();
+    }
+
+    pub(crate) fn downloaded_bytes(&self, scheme: &str, bytes: u64) {
+        self.metrics.downloaded_bytes.with_label_values(&[scheme]).inc_by(bytes);
+    }
+
+    /// A download went on where one before it was cut off.
+    pub(crate) fn resumed(&self) {
+        self.metrics.downloads_resumed.inc();
     }
 
     pub(crate) fn published(&self) {

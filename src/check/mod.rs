@@ -3,20 +3,22 @@
 //! Nothing is checked here: the files go through the sidecar's resolution, into a store of their own, and each version
 //! through the server's trial in a child process.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use mainstay_models::{EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
+use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
 use mainstay_server::reload::{Trial, TrialError};
 use mainstay_sidecar::Control;
 use mainstay_sidecar::desired::{Desired, desired};
-use mainstay_sidecar::fetch::{self, Fetcher, Folder};
+use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
 use serde::Serialize;
 
+use crate::artifacts::Artifacts;
 use crate::failed;
 
 mod compare;
@@ -32,7 +34,8 @@ const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 ///
 /// For the repository's pull requests: every file that an environment needs is parsed, every model file is held against
 /// its digest, loaded in a child process, and must give its golden answers. With --live, says what would change against
-/// a running server: versions, metrics, and what in a model's inputs or classes would break its clients. In GitHub
+/// a running server: versions, metrics, and what in a model's inputs or classes would break its clients. Artifacts outside
+/// git are fetched and checked too where --allow-artifacts-from says so; else only what the cards say is. In GitHub
 /// Actions, what is wrong becomes an annotation at its file and line.
 ///
 /// Exit codes: 0 good, 1 something would be refused or would not load, 2 the live server cannot be asked, 64 the command
@@ -51,15 +54,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     live: Option<String>,
 
-    /// A folder outside git that artifacts may be fetched from, as for `mainstay sync`; may be given several times.
-    ///
-    /// Without it, versions whose files lie outside git are checked but for those files, which is said.
-    #[arg(long, value_name = "URI")]
-    allow_artifacts_from: Vec<Folder>,
-
-    /// File in the format of Docker's config.json that lets us into registries.
-    #[arg(long, value_name = "FILE")]
-    registry_config: Option<PathBuf>,
+    #[command(flatten)]
+    artifacts: Artifacts,
 
     /// Print one JSON document instead of text.
     #[arg(long)]
@@ -86,10 +82,10 @@ struct Finding {
     /// The card's path.
     file: String,
     golden_rows: usize,
+    /// Whether the model's bytes were looked at, and not its card alone.
+    loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
-    /// Whether its model file was not looked at, since it lies outside git.
-    unread: bool,
 }
 
 /// Why nothing could be checked.
@@ -142,17 +138,11 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
     let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
-    let publisher = Publisher::open(folder.path())?;
+    let publisher = Arc::new(Publisher::open(folder.path())?);
     let program = std::env::current_exe().map_err(CheckError::Folder)?;
-    let fetch = fetch::Settings {
-        allowed: arguments.allow_artifacts_from.clone(),
-        registry_config: arguments.registry_config.clone(),
-        ..fetch::Settings::default()
-    };
-    let fetcher = (!fetch.allowed.is_empty()).then(|| Fetcher::new(fetch, None, Control::new()));
-    let supply = Supply { artifact_bytes_max: ARTIFACT_BYTES_MAX, lfs: None };
-    let publisher = Arc::new(publisher);
-    let checker = Checker { root: &arguments.path, publisher, supply, fetcher, trial: Trial { program } };
+    let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
+    let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
+    let checker = Checker { root: &arguments.path, publisher, fetcher, trial: Trial { program } };
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
@@ -160,7 +150,6 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
 struct Checker<'a> {
     root: &'a Path,
     publisher: Arc<Publisher>,
-    supply: Supply,
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
     trial: Trial,
@@ -170,8 +159,8 @@ impl Checker<'_> {
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
         let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
-        let desired = match resolved.and_then(|desired| self.supply(desired)) {
-            Ok(desired) => desired,
+        let (desired, unseen) = match resolved.and_then(|desired| self.add(desired)) {
+            Ok(added) => added,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);
                 return Ok(findings);
@@ -184,9 +173,9 @@ impl Checker<'_> {
             for (version, blobs) in &model.versions {
                 let file = ModelSpec::path(name, version);
                 let spec = spec_of(&reader, &file, &blobs.spec)?;
-                let unread = !self.publisher.has(&blobs.artifact).map_err(CheckError::Folder)?;
-                let failed = match self.trial.check(reader.root(), blobs) {
-                    _ if unread => None,
+                let loaded = !unseen.contains(&blobs.artifact);
+                let trial = if loaded { self.trial.check(reader.root(), blobs) } else { Ok(()) };
+                let failed = match trial {
                     Ok(()) => None,
                     Err(TrialError::Start(source)) => return Err(CheckError::Folder(source)),
                     Err(refused) => Some(refused.to_string()),
@@ -197,8 +186,8 @@ impl Checker<'_> {
                     stable: *version == model.stable,
                     file,
                     golden_rows: spec.golden.rows.len(),
+                    loaded,
                     failed,
-                    unread,
                 });
                 if *version == model.stable {
                     stable.push(spec);
@@ -209,17 +198,19 @@ impl Checker<'_> {
         Ok(findings)
     }
 
-    /// Puts every blob into the store, which verifies it: those outside git only where that is allowed.
-    fn supply(&self, mut desired: Desired) -> Result<Desired, Trouble> {
+    /// Puts every blob into the store, which verifies it. Gives also the blobs that nobody may fetch.
+    fn add(&self, mut desired: Desired) -> Result<(Desired, BTreeSet<Blob>), Trouble> {
+        // Git LFS brings its files into a checkout by itself.
+        let supply = Supply { artifact_bytes_max: ARTIFACT_BYTES_MAX, lfs: None };
         let mut wanted = Vec::new();
         for source in std::mem::take(&mut desired.sources) {
             let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
-            wanted.extend(self.supply.add(&self.publisher, source, read)?);
+            wanted.extend(supply.add(&self.publisher, source, read)?);
         }
-        if let Some(fetcher) = &self.fetcher {
-            fetcher.fetch(&self.publisher, &|_| {}, &wanted, || true)?;
+        match &self.fetcher {
+            Some(fetcher) => fetcher.fetch(&self.publisher, &wanted, || true).map(|()| (desired, BTreeSet::new())),
+            None => Ok((desired, wanted.iter().map(|wanted| wanted.blob).collect())),
         }
-        Ok(desired)
     }
 }
 

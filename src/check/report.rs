@@ -20,13 +20,13 @@ pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
             println!("  {} {refusal}", bad("would be refused:"));
             continue;
         }
-        for Finding { model, version, stable, golden_rows, failed, unread, .. } in versions {
+        for Finding { model, version, stable, golden_rows, loaded, failed, .. } in versions {
             let role = if *stable { "stable" } else { "preview" };
             match failed {
-                None if *unread => println!(
-                    "  {} {model} {version} ({role}): its file lies outside git and was not looked at; \
-                     --allow-artifacts-from has it fetched",
-                    paint("33", "card good:")
+                None if !loaded => println!(
+                    "  {} {model} {version} ({role}): the model lies outside git and was not looked at: give \
+                     --allow-artifacts-from",
+                    good("card is good")
                 ),
                 None => println!(
                     "  {} {model} {version} ({role}): loads, and gives its {golden_rows} golden answers",

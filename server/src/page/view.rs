@@ -35,6 +35,7 @@ struct ModelView<'a> {
 struct VersionView<'a> {
     version: &'a LoadedVersion,
     spec: &'a ModelSpec,
+    file: &'a str,
     size: String,
     metrics: Vec<MetricGroup<'a>>,
     more_metrics: Vec<MetricGroup<'a>>,
@@ -124,6 +125,7 @@ impl<'a> VersionView<'a> {
         Self {
             version,
             spec,
+            file: spec.artifact.location.file_name(),
             size: size(version.blobs.artifact.size_bytes),
             more_count: more.len(),
             metrics: MetricGroup::of(metrics),

@@ -131,7 +131,7 @@ fn from_folder(folder: &Path, blob: &Blob, offset: u64) -> Result<Opened, Failed
             Err(error) => Some(Err(Failed::other(&error))),
         }
     });
-    Ok(Opened { bytes: stream::iter(pieces).boxed() })
+    Ok(Opened { offset, total_bytes: None, validator: None, bytes: stream::iter(pieces).boxed() })
 }
 
 async fn from_server(server: &str, blob: &Blob, offset: u64, token: Option<&Path>) -> Result<Opened, Failed> {
@@ -157,7 +157,7 @@ async fn from_server(server: &str, blob: &Blob, offset: u64, token: Option<&Path
         (status, _) => return Err(Failed::Other(format!("the file's server answers {status}"))),
     }
     let bytes = answer.bytes_stream().map(|piece| piece.map_err(|e| Failed::other(&e.without_url())));
-    Ok(Opened { bytes: bytes.boxed() })
+    Ok(Opened { offset, total_bytes: None, validator: None, bytes: bytes.boxed() })
 }
 
 /// Asks the batch interface where one object lies.

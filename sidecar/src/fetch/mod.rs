@@ -7,9 +7,12 @@
 //!
 //! Knows places and bytes. Does not know git's objects, releases, or why a blob is wanted.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,11 +21,14 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use mainstay_models::store::{AddError, Incoming};
 use mainstay_models::uri::{Scheme, UriError};
 use mainstay_models::{Blob, Publisher, Uri};
+use tokio::sync::Notify;
 
 use crate::Control;
+use crate::board::Board;
 use crate::trouble::{Refusal, Trouble};
 
 pub mod dvc;
+mod http;
 pub mod lfs;
 mod object;
 mod oci;
@@ -31,6 +37,10 @@ mod oci;
 const GLANCE: Duration = Duration::from_millis(100);
 /// How often it asks whether git still wants what is being fetched.
 const WANTED_CHECK: Duration = Duration::from_secs(5);
+/// How often it does after something called for a look at git, such as a webhook.
+const CALLED_CHECK: Duration = Duration::from_secs(1);
+/// For how many artifacts is remembered which version of them came in part.
+const VALIDATORS_MAX: usize = 64;
 /// How many artifacts of one commit are fetched at once.
 const PARALLEL_MAX: usize = 4;
 /// How long a place may take to begin to answer.
@@ -49,6 +59,10 @@ pub struct Settings {
     pub allowed: Vec<Folder>,
     /// A file in the format of Docker's config.json that lets us into registries; read anew at each use.
     pub registry_config: Option<PathBuf>,
+    /// The files with the bearer tokens of web servers, by host with its port; read anew at each use.
+    pub token_files: BTreeMap<String, PathBuf>,
+    /// Who we are to the clouds.
+    pub variables: Variables,
     /// The largest artifact.
     pub bytes_max: u64,
     /// How long one artifact may take.
@@ -64,11 +78,43 @@ impl Default for Settings {
         Self {
             allowed: Vec::new(),
             registry_config: None,
+            token_files: BTreeMap::new(),
+            variables: Variables::default(),
             bytes_max: 1 << 30,
             deadline: Duration::from_secs(1800),
             pace: Duration::from_secs(30),
             pace_bytes: 256 << 10,
         }
+    }
+}
+
+/// The environment variables by which clouds tell a workload who it is and where its stores are. Some are secret.
+#[derive(Clone, Default)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// Those of this process.
+    pub fn of_process() -> Self {
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect()
+    }
+
+    /// Those that begin with `prefix`, in the lower case that `object_store` knows them by.
+    fn of(&self, prefix: &'static str) -> impl Iterator<Item = (String, &str)> {
+        let named = self.0.iter().filter(move |(name, _)| name.starts_with(prefix));
+        named.map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+    }
+}
+
+impl FromIterator<(String, String)> for Variables {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(variables: T) -> Self {
+        let is_ours = |name: &str| ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|prefix| name.starts_with(prefix));
+        Self(variables.into_iter().filter(|(name, _)| is_ours(name)).collect())
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 
@@ -84,29 +130,6 @@ impl FromStr for Folder {
         format!("{}/x", text.trim_end_matches('/')).parse::<Uri>()?;
         Ok(Self(text.to_owned()))
     }
-}
-
-/// What happens while something is fetched.
-#[derive(Debug, Clone, Copy)]
-pub enum Event {
-    /// It goes on; told every now and then.
-    Alive,
-    /// A download goes on where one before it was cut off.
-    Resumed,
-    /// Bytes came.
-    Came {
-        /// From which kind of place.
-        scheme: &'static str,
-        /// How many.
-        bytes: u64,
-    },
-    /// A place was asked to the end.
-    Ended {
-        /// Which kind of place.
-        scheme: &'static str,
-        /// `ok`; `wrong`, where other bytes came; or `failed`.
-        outcome: &'static str,
-    },
 }
 
 /// An artifact that is wanted, and where it is promised.
@@ -133,6 +156,12 @@ pub enum Place {
 
 /// An answer that has begun.
 struct Opened {
+    /// Where its bytes begin: where they were asked from, or 0.
+    offset: u64,
+    /// How many bytes lie there, where that is said.
+    total_bytes: Option<u64>,
+    /// What tells this version of what lies there from others, in the place's own words.
+    validator: Option<String>,
     bytes: BoxStream<'static, Result<Bytes, Failed>>,
 }
 
@@ -156,12 +185,16 @@ pub struct Fetcher {
     /// The file with what lets us into the repository, which is where Git LFS asks for it too.
     token_file: Option<PathBuf>,
     control: Control,
+    /// Where downloads are counted; none where nobody looks.
+    board: Option<Arc<Board>>,
+    /// Which version of an artifact came in part, and from where.
+    validators: Mutex<BTreeMap<Blob, (Uri, String)>>,
 }
 
 impl Fetcher {
     /// Nothing is opened before something is wanted.
-    pub fn new(settings: Settings, token_file: Option<PathBuf>, control: Control) -> Self {
-        Self { settings, token_file, control }
+    pub fn new(settings: Settings, token_file: Option<PathBuf>, control: Control, board: Option<Arc<Board>>) -> Self {
+        Self { settings, token_file, control, board, validators: Mutex::default() }
     }
 
     /// Whether a place may be asked.
@@ -174,43 +207,79 @@ impl Fetcher {
     pub fn fetch(
         &self,
         publisher: &Arc<Publisher>,
-        tell: &dyn Fn(Event),
         wanted: &[Wanted],
         mut still_wanted: impl FnMut() -> bool,
     ) -> Result<(), Trouble> {
         for wanted in wanted {
             self.check(wanted)?;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| Trouble::Retry(format!("cannot begin to download: {e}")))?;
-        let fetched = runtime.block_on(async {
-            let downloads = stream::iter(wanted.iter().map(|wanted| self.bring(publisher, tell, wanted)))
-                .buffer_unordered(PARALLEL_MAX)
-                .try_collect::<Vec<()>>();
-            tokio::pin!(downloads);
-            let mut glance = tokio::time::interval(GLANCE);
+        // Versions may share a model; its bytes come once.
+        let mut blobs = BTreeSet::new();
+        let wanted: Vec<_> = wanted.iter().filter(|wanted| blobs.insert(wanted.blob)).collect();
+        let fail = |e: std::io::Error| Trouble::Retry(format!("cannot begin to download: {e}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let cut = Notify::new();
+        let (sender, ended) = mpsc::channel();
+        // On a thread of its own: asking git may take long, and a download that waits meanwhile would seem slow.
+        let fetched = std::thread::scope(|scope| {
+            let (runtime, cut) = (&runtime, &cut);
+            let download = move || {
+                let downloads = stream::iter(wanted.iter().map(|wanted| self.bring(publisher, wanted)))
+                    .buffer_unordered(PARALLEL_MAX)
+                    .try_collect::<Vec<()>>();
+                runtime.block_on(async {
+                    tokio::select! {
+                        fetched = downloads => {
+                            // Nobody listens any more where it was cut at the same moment.
+                            let _ = sender.send(fetched.map(|_| ()));
+                        }
+                        () = cut.notified() => {}
+                    }
+                });
+            };
+            std::thread::Builder::new().name("fetch".to_owned()).spawn_scoped(scope, download).map_err(fail)?;
             let mut checked = Instant::now();
             loop {
-                tokio::select! {
-                    ended = &mut downloads => return ended.map(|_| ()),
-                    _ = glance.tick() => {}
+                match ended.recv_timeout(GLANCE) {
+                    Ok(fetched) => return fetched,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // It panicked, which the end of the scope tells.
+                    Err(RecvTimeoutError::Disconnected) => return Err(Trouble::Retry("a download died".to_owned())),
                 }
-                tell(Event::Alive);
-                if self.control.cuts_short() {
-                    return Err(Trouble::Retry("a download was cut short by an operator".to_owned()));
-                }
-                // A newer commit must not wait for what an older one asks for.
-                if checked.elapsed() >= WANTED_CHECK || !self.control.pause(Duration::ZERO) {
-                    if !still_wanted() {
-                        return Err(Trouble::Retry("a download was cut short: git asks for another commit".to_owned()));
-                    }
-                    checked = Instant::now();
+                self.count(Board::beat);
+                if let Err(trouble) = self.glance(&mut checked, &mut still_wanted) {
+                    cut.notify_one();
+                    return Err(trouble);
                 }
             }
         });
         // Not dropped, which would wait for a name server that does not answer.
         runtime.shutdown_background();
         fetched
+    }
+
+    /// Whether a download is to go on.
+    fn glance(&self, checked: &mut Instant, still_wanted: &mut impl FnMut() -> bool) -> Result<(), Trouble> {
+        let cut = |why: &str| Err(Trouble::Retry(format!("a download was cut short: {why}")));
+        if self.control.cuts_short() {
+            return cut("something else comes first");
+        }
+        let is_called = !self.control.pause(Duration::ZERO);
+        if checked.elapsed() < if is_called { CALLED_CHECK } else { WANTED_CHECK } {
+            return Ok(());
+        }
+        // A newer commit must not wait for what an older one asks for.
+        if !still_wanted() {
+            return cut("git asks for another commit");
+        }
+        *checked = Instant::now();
+        Ok(())
+    }
+
+    fn count(&self, tell: impl FnOnce(&Board)) {
+        if let Some(board) = &self.board {
+            tell(board);
+        }
     }
 
     /// What no place can make right.
@@ -233,21 +302,21 @@ impl Fetcher {
     }
 
     /// Asks one place after another.
-    async fn bring(&self, publisher: &Arc<Publisher>, tell: &dyn Fn(Event), wanted: &Wanted) -> Result<(), Trouble> {
+    async fn bring(&self, publisher: &Arc<Publisher>, wanted: &Wanted) -> Result<(), Trouble> {
         let mut failures = Vec::new();
         let mut wrong = 0;
         for place in &wanted.places {
-            let brought = tokio::time::timeout(self.settings.deadline, self.ask(publisher, tell, wanted, place)).await;
+            let brought = tokio::time::timeout(self.settings.deadline, self.ask(publisher, wanted, place)).await;
             let late = || Failed::Other(format!("took longer than {} s", self.settings.deadline.as_secs()));
             let failed = match brought.unwrap_or_else(|_| Err(late())) {
                 Ok(()) => {
-                    tell(Event::Ended { scheme: place.scheme(), outcome: "ok" });
+                    self.count(|board| board.downloaded(place.scheme(), "ok"));
                     return Ok(());
                 }
                 Err(failed) => failed,
             };
             let outcome = if matches!(failed, Failed::Wrong(_)) { "wrong" } else { "failed" };
-            tell(Event::Ended { scheme: place.scheme(), outcome });
+            self.count(|board| board.downloaded(place.scheme(), outcome));
             let problem = match failed {
                 Failed::NotFromTheMiddle => "cannot go on in the middle".to_owned(),
                 Failed::Wrong(problem) => {
@@ -270,56 +339,59 @@ impl Fetcher {
 
     /// Asks one place; from the middle, where something has come before, and once more from the beginning if that came
     /// out wrong.
-    async fn ask(
-        &self,
-        publisher: &Arc<Publisher>,
-        tell: &dyn Fn(Event),
-        wanted: &Wanted,
-        place: &Place,
-    ) -> Result<(), Failed> {
+    async fn ask(&self, publisher: &Arc<Publisher>, wanted: &Wanted, place: &Place) -> Result<(), Failed> {
         if let Place::Uri(uri) = place
             && uri.scheme() == Scheme::Oci
         {
             return oci::Registry::open(uri, self.settings.registry_config.as_deref())?
-                .bring(self, publisher, tell, &wanted.blob)
+                .bring(self, publisher, &wanted.blob)
                 .await;
         }
-        let resumed = self.arrive(publisher, tell, wanted, place).await?;
+        let resumed = self.arrive(publisher, wanted, place).await?;
         match resumed {
             Arrived::Whole => Ok(()),
-            Arrived::WrongAfterResuming => match self.arrive(publisher, tell, wanted, place).await? {
+            Arrived::WrongAfterResuming => match self.arrive(publisher, wanted, place).await? {
                 Arrived::Whole => Ok(()),
                 Arrived::WrongAfterResuming => Err(Failed::Wrong("gives other bytes each time".to_owned())),
             },
         }
     }
 
-    async fn arrive(
-        &self,
-        publisher: &Publisher,
-        tell: &dyn Fn(Event),
-        wanted: &Wanted,
-        place: &Place,
-    ) -> Result<Arrived, Failed> {
-        let mut incoming = publisher.receive(&wanted.blob).map_err(Failed::from)?;
-        let opened = match self.open(place, &wanted.blob, incoming.offset()).await {
-            Err(Failed::NotFromTheMiddle) => {
-                incoming.restart().map_err(Failed::from)?;
-                self.open(place, &wanted.blob, 0).await?
-            }
+    async fn arrive(&self, publisher: &Publisher, wanted: &Wanted, place: &Place) -> Result<Arrived, Failed> {
+        let blob = &wanted.blob;
+        let mut incoming = publisher.receive(blob).map_err(Failed::from)?;
+        let opened = match self.open(place, blob, incoming.offset()).await {
+            Err(Failed::NotFromTheMiddle) => self.open(place, blob, 0).await?,
             opened => opened?,
         };
-        self.pour(tell, place.scheme(), opened, incoming).await
+        if let Some(total_bytes) = opened.total_bytes.filter(|total_bytes| *total_bytes != blob.size_bytes) {
+            return Err(Failed::Wrong(format!("has {total_bytes} bytes")));
+        }
+        if opened.offset != incoming.offset() {
+            incoming.restart().map_err(Failed::from)?;
+        }
+        if let Place::Uri(uri) = place {
+            self.remember(blob, uri, opened.validator.clone());
+        }
+        self.pour(place.scheme(), opened, incoming).await
     }
 
     async fn open(&self, place: &Place, blob: &Blob, offset: u64) -> Result<Opened, Failed> {
         if offset == blob.size_bytes {
             // It was killed between the last byte and the name.
-            return Ok(Opened { bytes: stream::empty().boxed() });
+            return Ok(Opened { offset, total_bytes: None, validator: None, bytes: stream::empty().boxed() });
         }
         let opened = async {
             match place {
-                Place::Uri(uri) => object::open(uri, offset).await,
+                Place::Uri(uri) => {
+                    let validator = (offset > 0).then(|| self.validator(blob, uri)).flatten();
+                    match uri.scheme() {
+                        Scheme::Https | Scheme::Http => {
+                            http::open(&self.settings, uri, offset, validator.as_deref()).await
+                        }
+                        _ => object::open(&self.settings.variables, uri, offset, validator).await,
+                    }
+                }
                 Place::Lfs(store) => lfs::open(store, blob, offset, self.token_file.as_deref()).await,
             }
         };
@@ -328,21 +400,33 @@ impl Fetcher {
             .unwrap_or_else(|_| Err(Failed::Other(format!("has not begun to answer in {} s", BEGIN_MAX.as_secs()))))
     }
 
+    /// The version that came in part from there, if that is known. Where it is not, as after a restart, the digest of the
+    /// whole still tells.
+    fn validator(&self, blob: &Blob, uri: &Uri) -> Option<String> {
+        let validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        validators.get(blob).filter(|(from, _)| from == uri).map(|(_, validator)| validator.clone())
+    }
+
+    fn remember(&self, blob: &Blob, uri: &Uri, validator: Option<String>) {
+        let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        if validators.len() >= VALIDATORS_MAX {
+            validators.clear();
+        }
+        match validator {
+            Some(validator) => validators.insert(*blob, (uri.clone(), validator)),
+            None => validators.remove(blob),
+        };
+    }
+
     /// Takes all bytes of an answer, at a bearable pace, into the store.
-    async fn pour(
-        &self,
-        tell: &dyn Fn(Event),
-        scheme: &'static str,
-        opened: Opened,
-        mut incoming: Incoming<'_>,
-    ) -> Result<Arrived, Failed> {
+    async fn pour(&self, scheme: &'static str, opened: Opened, mut incoming: Incoming<'_>) -> Result<Arrived, Failed> {
         let resumed = incoming.offset() > 0;
         if resumed {
-            tell(Event::Resumed);
+            self.count(Board::resumed);
         }
         let mut bytes = self.paced(opened.bytes);
         while let Some(piece) = bytes.try_next().await? {
-            tell(Event::Came { scheme, bytes: piece.len() as u64 });
+            self.count(|board| board.downloaded_bytes(scheme, piece.len() as u64));
             match incoming.write(&piece) {
                 Err(AddError::TooLong { .. }) if resumed => return Ok(Arrived::WrongAfterResuming),
                 written => written?,
@@ -399,8 +483,8 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uri(uri) => uri.fmt(f),
             Self::Lfs(_) => f.write_str("Git LFS"),
@@ -419,13 +503,27 @@ impl Failed {
                 words.push(cause);
             }
         }
-        let mut text = words.join(": ").replace(char::is_control, " ");
+        let mut text = unsigned(&words.join(": ")).replace(char::is_control, " ");
         if text.len() > WORDS_BYTES_MAX {
             text.truncate(text.floor_char_boundary(WORDS_BYTES_MAX));
             text.push('…');
         }
         Self::Other(text)
     }
+}
+
+/// The text without the queries of the addresses in it, which may be signatures.
+fn unsigned(text: &str) -> String {
+    let mut kept = String::new();
+    let mut in_query = false;
+    for c in text.chars() {
+        in_query &= !(c.is_whitespace() || matches!(c, ')' | '"' | '\'' | '<' | '>'));
+        if !in_query {
+            kept.push(c);
+        }
+        in_query |= c == '?';
+    }
+    kept
 }
 
 impl From<AddError> for Failed {
@@ -445,12 +543,12 @@ impl From<AddError> for Failed {
 
 /// A client that follows no redirect, for requests that carry what lets us in.
 fn client() -> Result<reqwest::Client, Failed> {
-    build(reqwest::redirect::Policy::none())
+    build(client_builder())
 }
 
 /// A client that follows a few redirects, though never from https to plain text. It carries nothing secret.
 fn following_client() -> Result<reqwest::Client, Failed> {
-    build(reqwest::redirect::Policy::custom(|attempt| {
+    build(client_builder().redirect(reqwest::redirect::Policy::custom(|attempt| {
         let was_secret = attempt.previous().iter().any(|url| url.scheme() == "https");
         if attempt.previous().len() > REDIRECTS_MAX {
             attempt.error("it redirects too often")
@@ -459,13 +557,39 @@ fn following_client() -> Result<reqwest::Client, Failed> {
         } else {
             attempt.follow()
         }
-    }))
+    })))
 }
 
-fn build(redirects: reqwest::redirect::Policy) -> Result<reqwest::Client, Failed> {
-    let client = reqwest::Client::builder()
-        .redirect(redirects)
+fn client_builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_MAX)
-        .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")));
+        .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
+}
+
+fn build(client: reqwest::ClientBuilder) -> Result<reqwest::Client, Failed> {
     client.build().map_err(|e| Failed::other(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_programs_words_are_one_bounded_line_without_signatures() {
+        let words = |text: &str| match Failed::other(&std::io::Error::other(text.to_owned())) {
+            Failed::Other(text) => text,
+            other => panic!("{other:?}"),
+        };
+        let text = words("cannot get (https://h.example/a?sig=SECRET&x=1)\nnow: refused");
+        assert_eq!(text, "cannot get (https://h.example/a?) now: refused");
+        assert!(words(&"x".repeat(1000)).len() <= WORDS_BYTES_MAX + '…'.len_utf8());
+    }
+
+    #[test]
+    fn variables_show_their_names_and_not_their_values() {
+        let variables = [("AWS_SECRET_ACCESS_KEY", "hush"), ("PATH", "elsewhere")];
+        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(format!("{:?}", Variables::from_iter(owned)), r#"{"AWS_SECRET_ACCESS_KEY"}"#);
+    }
 }

@@ -22,7 +22,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::Deserialize;
 
-use super::{Arrived, BEGIN_MAX, CONNECT_MAX, Event, Failed, Fetcher, Opened};
+use super::{Arrived, BEGIN_MAX, CONNECT_MAX, Failed, Fetcher, Opened};
 
 /// The largest file with what lets us in.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -77,13 +77,7 @@ impl Registry {
     }
 
     /// Brings `blob` into the store.
-    pub(super) async fn bring(
-        &self,
-        fetcher: &Fetcher,
-        publisher: &Arc<Publisher>,
-        tell: &dyn Fn(Event),
-        blob: &Blob,
-    ) -> Result<(), Failed> {
+    pub(super) async fn bring(&self, fetcher: &Fetcher, publisher: &Arc<Publisher>, blob: &Blob) -> Result<(), Failed> {
         let asked = tokio::time::timeout(BEGIN_MAX, self.client.pull_image_manifest(&self.reference, &self.auth)).await;
         let asked = asked.map_err(|_| Failed::Other("gives no manifest".to_owned()))?;
         let (manifest, _) = asked.map_err(|e| Failed::other(&e))?;
@@ -91,7 +85,7 @@ impl Registry {
         if let Some(layer) = manifest.layers.iter().find(|layer| layer.digest == digest) {
             // A second time from the beginning, where the first went on and came out wrong.
             for _ in 0..2 {
-                if let Arrived::Whole = self.arrive(fetcher, publisher, tell, blob, layer).await? {
+                if let Arrived::Whole = self.arrive(fetcher, publisher, blob, layer).await? {
                     return Ok(());
                 }
             }
@@ -106,7 +100,7 @@ impl Registry {
                 ));
             }
             searched += 1;
-            let archive = self.download(fetcher, tell, layer).await?;
+            let archive = self.download(fetcher, layer).await?;
             let (publisher, blob) = (publisher.clone(), *blob);
             let inflated_max = u64::try_from(layer.size).unwrap_or(0).saturating_mul(INFLATION_MAX) + blob.size_bytes;
             let search = tokio::task::spawn_blocking(move || search(archive, inflated_max, &publisher, &blob));
@@ -122,7 +116,6 @@ impl Registry {
         &self,
         fetcher: &Fetcher,
         publisher: &Publisher,
-        tell: &dyn Fn(Event),
         blob: &Blob,
         layer: &OciDescriptor,
     ) -> Result<Arrived, Failed> {
@@ -142,12 +135,13 @@ impl Registry {
         } else {
             self.client.pull_blob_stream(&self.reference, layer).await.map_err(|e| Failed::other(&e))?.stream
         };
-        let opened = Opened { bytes: stream.map_err(|e| Failed::other(&e)).boxed() };
-        fetcher.pour(tell, "oci", opened, incoming).await
+        let bytes = stream.map_err(|e| Failed::other(&e)).boxed();
+        let opened = Opened { offset: incoming.offset(), total_bytes: None, validator: None, bytes };
+        fetcher.pour("oci", opened, incoming).await
     }
 
     /// Downloads an archive aside.
-    async fn download(&self, fetcher: &Fetcher, tell: &dyn Fn(Event), layer: &OciDescriptor) -> Result<File, Failed> {
+    async fn download(&self, fetcher: &Fetcher, layer: &OciDescriptor) -> Result<File, Failed> {
         let bytes_max = fetcher.settings.bytes_max;
         if u64::try_from(layer.size).map_or(true, |size| size > bytes_max) {
             return Err(Failed::Other(format!("has a layer of more than {bytes_max} bytes")));
@@ -161,7 +155,7 @@ impl Registry {
             if came > bytes_max {
                 return Err(Failed::Other(format!("has a layer of more than {bytes_max} bytes")));
             }
-            tell(Event::Came { scheme: "oci", bytes: piece.len() as u64 });
+            fetcher.count(|board| board.downloaded_bytes("oci", piece.len() as u64));
             file.write_all(&piece).map_err(|e| Failed::other(&e))?;
         }
         file.seek(SeekFrom::Start(0)).map_err(|e| Failed::other(&e))?;

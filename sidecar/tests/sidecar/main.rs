@@ -4,6 +4,7 @@
 
 mod admin;
 mod faults;
+mod fetch;
 mod git;
 mod harness;
 mod operator;

@@ -111,6 +111,11 @@ fn a_bad_commit_is_refused_with_its_place_and_changes_nothing() {
             "models/iris/1.0.0/model.yaml:7: artifact.sha256",
         ),
         (
+            "an artifact beyond the limit",
+            Box::new(|repo| repo.write_model("iris", "1.0.0", &[7; 2000])),
+            "models/iris/1.0.0/model.onnx has 2000 bytes, more than the 1000 allowed",
+        ),
+        (
             "a Git LFS pointer",
             Box::new(|repo| {
                 repo.write_spec("iris", "1.0.0", Blob { size_bytes: 4000, ..Blob::of(b"large") });
@@ -149,7 +154,8 @@ fn a_bad_commit_is_refused_with_its_place_and_changes_nothing() {
     ];
     for (what, spoil, expected) in cases {
         let repo = Repo::serving_iris();
-        let bench = Bench::following(&repo.address());
+        let mut bench = Bench::following(&repo.address());
+        bench.settings.artifact_bytes_max = 1000;
         let mut sidecar = bench.open();
         assert_eq!(sidecar.reconcile(), Pass::Published, "{what}");
         let before = bench.current();

@@ -1,0 +1,111 @@
+//! Starts real servers on this machine, in folders of their own, and ends them with the test that started them.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use mainstay_models::Blob;
+use mainstay_sidecar::fetch::Variables;
+use tempfile::TempDir;
+
+use crate::bench::{Bench, Repo, eventually};
+
+/// The model that every peer has.
+pub fn model() -> Vec<u8> {
+    (0_u32..300_000).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+/// A program that `.ci/peers` has installed.
+pub fn tool(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/peers");
+    let tool = root.join(path);
+    assert!(tool.exists(), "run .ci/peers first: it installs {path}");
+    tool
+}
+
+/// A port that was free a moment ago, for servers that cannot choose one by themselves.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server, with a folder of its own; it ends with this.
+pub struct Peer {
+    pub address: SocketAddr,
+    pub folder: TempDir,
+    child: Child,
+}
+
+impl Peer {
+    /// Starts what `command` makes of a port and a folder, and waits until it listens.
+    pub fn start(command: impl FnOnce(u16, &Path) -> Command) -> Self {
+        let (port, folder) = (free_port(), TempDir::new().unwrap());
+        let mut command = command(port, folder.path());
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut peer = Self { address, folder, child: command.spawn().unwrap() };
+        eventually("the server listens", || {
+            let ended = peer.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{}", std::fs::read_to_string(peer.folder.path().join("log")).unwrap());
+            TcpStream::connect(address).ok()
+        });
+        peer
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command of a web server that does what `configuration` says.
+pub fn nginx(folder: &Path, configuration: &str) -> Command {
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, configuration).unwrap();
+    let mut command = Command::new("nginx");
+    command.env("PATH", "/usr/sbin:/usr/bin:/bin").args(["-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file);
+    command
+}
+
+/// A repository that serves iris 1.0.0 with `artifact`, which lies at `uri`.
+pub fn repository(uri: &str, artifact: &[u8]) -> Repo {
+    let repo = Repo::new();
+    repo.write_spec("iris", "1.0.0", Blob::of(artifact));
+    let path = "models/iris/1.0.0/model.yaml";
+    let card = std::fs::read_to_string(repo.path().join(path)).unwrap();
+    repo.write(path, card.replacen("file: model.onnx", &format!("uri: {uri}"), 1));
+    repo.serve("iris", "1.0.0");
+    repo.commit("Serve iris 1.0.0 from elsewhere");
+    repo
+}
+
+/// A sidecar's surroundings that may fetch from below `allowed`, as who `variables` say.
+pub fn bench(repo: &Repo, allowed: &str, variables: &[(&str, &str)]) -> Bench {
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.fetch.allowed = vec![allowed.parse().unwrap()];
+    bench.settings.fetch.variables = variables_of(variables);
+    bench
+}
+
+pub fn variables_of(variables: &[(&str, &str)]) -> Variables {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Puts the beginning of `artifact` where a download that was cut off leaves it.
+pub fn cut_off_at(bench: &Bench, artifact: &[u8], length: usize) {
+    let folder = bench.settings.store.join("partial");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(Blob::of(artifact).sha256.to_string()), &artifact[..length]).unwrap();
+}
+
+/// The value of a metric.
+pub fn metric(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
+}
