@@ -5,6 +5,7 @@
 #[path = "../sidecar/harness.rs"]
 #[allow(dead_code, reason = "what the other tests need of it")]
 mod bench;
+mod git;
 mod harness;
 mod objects;
 mod web;

@@ -11,7 +11,7 @@ use crate::bench::{eventually, retry};
 use crate::harness::{Peer, bench, cut_off_at, metric, model, repository};
 
 /// An authority, and a certificate of it for this machine.
-fn make_certificates(folder: &Path) {
+pub fn make_certificates(folder: &Path) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").current_dir(folder).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -57,7 +57,7 @@ fn nginx(locations: &str) -> Peer {
 
 /// Runs a test of this file again, as a process that trusts the authority in `folder`: what is trusted is read once.
 /// Says whether this is that process.
-fn trusting(test: &str, start: impl FnOnce() -> Peer) -> Option<String> {
+pub fn trusting(test: &str, start: impl FnOnce() -> Peer) -> Option<String> {
     if let Ok(address) = std::env::var("MAINSTAY_TEST_PEER") {
         return Some(address);
     }
