@@ -7,7 +7,7 @@
 //!
 //! Knows places and bytes. Does not know git's objects, releases, or why a blob is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -213,6 +213,9 @@ impl Fetcher {
         for wanted in wanted {
             self.check(wanted)?;
         }
+        // Versions may share a model; its bytes come once.
+        let mut blobs = BTreeSet::new();
+        let wanted: Vec<_> = wanted.iter().filter(|wanted| blobs.insert(wanted.blob)).collect();
         let fail = |e: std::io::Error| Trouble::Retry(format!("cannot begin to download: {e}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let cut = Notify::new();
