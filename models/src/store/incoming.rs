@@ -30,7 +30,7 @@ pub struct Incoming<'a> {
 }
 
 impl Publisher {
-    /// Begins the arrival of `expected`, or goes on with one that was cut off.
+    /// Begins the arrival of `expected`, or goes on with one that was cut off. There is one at a time for each blob.
     pub fn receive(&self, expected: &Blob) -> Result<Incoming<'_>, AddError> {
         let fail = |source| AddError::Io { blob: *expected, source };
         let folder = self.layout.partial();
@@ -40,14 +40,11 @@ impl Publisher {
             self.make_room().map_err(fail)?;
         }
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
-        let mut incoming = Incoming {
-            publisher: self,
-            expected: *expected,
-            path,
-            file: file.map_err(fail)?,
-            hasher: Hasher::default(),
-            size_bytes: 0,
-        };
+        let file = file.map_err(fail)?;
+        // Two that write into one file could change it after one of them has given it its name.
+        file.try_lock().map_err(|e| fail(e.into()))?;
+        let mut incoming =
+            Incoming { publisher: self, expected: *expected, path, file, hasher: Hasher::default(), size_bytes: 0 };
         incoming.read_again().map_err(fail)?;
         Ok(incoming)
     }
@@ -94,9 +91,20 @@ impl Incoming<'_> {
             self.throw_away();
             return Err(AddError::TooLong { expected_bytes });
         }
-        self.file.write_all(bytes).map_err(|source| AddError::Io { blob, source })?;
-        self.hasher.update(bytes);
-        self.size_bytes += bytes.len() as u64;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // Hashed as far as it was written: after an error, the digest is still that of the file.
+            match self.file.write(rest) {
+                Ok(0) => return Err(AddError::Io { blob, source: io::ErrorKind::WriteZero.into() }),
+                Ok(length) => {
+                    self.hasher.update(&rest[..length]);
+                    self.size_bytes += length as u64;
+                    rest = &rest[length..];
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(AddError::Io { blob, source }),
+            }
+        }
         Ok(())
     }
 
@@ -193,6 +201,16 @@ mod tests {
         incoming.write(b"the whole model").unwrap();
         incoming.finish().unwrap();
         assert!(publisher.has(&blob).unwrap());
+    }
+
+    #[test]
+    fn a_blob_arrives_once_at_a_time() {
+        let (_folder, publisher) = store();
+        let blob = Blob::of(b"the whole model");
+        let first = publisher.receive(&blob).unwrap();
+        assert!(matches!(publisher.receive(&blob), Err(AddError::Io { .. })));
+        drop(first);
+        publisher.receive(&blob).unwrap();
     }
 
     #[test]

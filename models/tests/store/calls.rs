@@ -175,6 +175,72 @@ fn a_kill_at_any_system_call_of_mending_leaves_the_blob_in_its_place() {
     assert!(kills > 100, "only {kills} kills: does the tracer still see the work?");
 }
 
+/// The child: receives a blob in two goes; after an error it tries once more, as the next pass would.
+#[test]
+fn receives_under_the_tracer() {
+    let Some(root) = traced_store() else { return };
+    begin();
+    let mut opened = Publisher::open(&root);
+    let first = match &opened {
+        Ok(publisher) => receive(publisher),
+        Err(_) => Err("not opened".into()),
+    };
+    mark();
+    let Err(_) = first else { std::process::exit(DONE) };
+    if opened.is_err() {
+        opened = Publisher::open(&root);
+    }
+    receive(&opened.unwrap()).unwrap();
+    std::process::exit(DONE_AFTER_ERROR);
+}
+
+fn receive(publisher: &Publisher) -> Result<(), Box<dyn Error>> {
+    let blob = Blob::of(ARTIFACT);
+    for end in [ARTIFACT.len() / 2, ARTIFACT.len()] {
+        if publisher.has(&blob)? {
+            return Ok(());
+        }
+        let mut incoming = publisher.receive(&blob)?;
+        let begin = incoming.offset() as usize;
+        incoming.write(&ARTIFACT[begin..end.max(begin)])?;
+        if end == ARTIFACT.len() {
+            incoming.finish()?;
+        }
+    }
+    Ok(())
+}
+
+fn start_receiving(root: &Path) -> Tracee {
+    Tracee::start("calls::receives_under_the_tracer", root)
+}
+
+/// A publisher that opens the store now goes on with the arrival, and leaves nothing lying about.
+fn finish_receiving(root: &Path, before: &facts::Seen) {
+    receive(&Publisher::open(root).unwrap()).unwrap();
+    facts::check_unchanged(before, &facts::check(root));
+    assert_eq!(Reader::new(root).blob(&Blob::of(ARTIFACT)).unwrap(), ARTIFACT);
+    assert!(files(&root.join("partial")).is_empty());
+    assert!(files(&root.join("tmp")).is_empty());
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_an_arrival_leaves_the_three_facts_true_and_it_goes_on() {
+    let kills = kill_at_each_call(seed, start_receiving, |root, before| {
+        check(root, before);
+        finish_receiving(root, before);
+    });
+    assert!(kills > 100, "only {kills} kills: does the tracer still see the work?");
+}
+
+#[test]
+fn a_full_or_failing_disk_at_any_system_call_of_an_arrival_is_an_error_that_heals() {
+    for (errno, least) in [(Errno::ENOSPC, 8), (Errno::EIO, 30)] {
+        for lasts in [Lasts::Once, Lasts::On] {
+            assert!(fail_each_call_of(start_receiving, finish_receiving, errno, lasts) > least);
+        }
+    }
+}
+
 /// How long a fault lasts.
 #[derive(Clone, Copy, PartialEq)]
 enum Lasts {
@@ -184,8 +250,12 @@ enum Lasts {
     On,
 }
 
-/// Fails one call after the other with `errno`, and says how often it did.
+/// Fails one call after the other of the whole work with `errno`, and says how often it did.
 fn fail_each_call(errno: Errno, lasts: Lasts) -> usize {
+    fail_each_call_of(start, finish, errno, lasts)
+}
+
+fn fail_each_call_of(start: fn(&Path) -> Tracee, finish: fn(&Path, &facts::Seen), errno: Errno, lasts: Lasts) -> usize {
     let mut faults = 0;
     let fits = |call: &Call| call.faults().contains(&errno);
     for calls in 0.. {

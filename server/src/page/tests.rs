@@ -156,7 +156,7 @@ fn foreign_text_never_becomes_markup() {
     let hostile = version("iris", |spec| {
         let foreign = || MARKUP.to_owned();
         spec.description = foreign();
-        spec.artifact.location = Location::File(foreign());
+        spec.artifact.location = mainstay_models::spec::Location::File(foreign());
         for feature in &mut spec.input.features {
             feature.name.push_str(MARKUP);
             feature.description = foreign();

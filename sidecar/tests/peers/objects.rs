@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use mainstay_sidecar::agent::Pass;
+use object_store::ObjectStoreExt as _;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use crate::bench::{Bench, refusal, retry};
 use crate::harness::{Peer, bench, cut_off_at, metric, model, nginx, repository, tool};

@@ -336,6 +336,20 @@ fn several_artifacts_are_fetched_at_once() {
 }
 
 #[test]
+fn versions_that_share_a_model_fetch_it_once() {
+    let web = Web::with(MODEL);
+    let repo = Repo::new();
+    serve_from(&repo, "1.0.0", MODEL, &[web.uri("iris/a")]);
+    serve_from(&repo, "1.1.0", MODEL, &[web.uri("iris/b")]);
+    repo.write("environments/prod/serving.yaml", serving("iris", "1.0.0") + "    preview: [1.1.0]\n");
+    repo.commit("Serve both");
+    let mut bench = Bench::following(&repo.address());
+    allow(&mut bench, &[&web]);
+    assert_eq!(bench.open().reconcile(), Pass::Published);
+    assert_eq!(web.count(), 1);
+}
+
+#[test]
 fn the_end_does_not_wait_for_a_download() {
     let (sender, asked) = mpsc::channel();
     let web = Web::start(move |_, stream| {
