@@ -12,6 +12,7 @@ mod demo;
 mod man;
 mod operator;
 mod probe;
+mod repository;
 mod serve;
 mod shutdown;
 mod sync;

@@ -167,7 +167,7 @@ fn an_operator_rolls_back_holds_and_resumes() {
     // Back without git, to a version that the server has tried before.
     std::fs::rename(place.repo().join(".git"), place.repo().join("away")).unwrap();
     let started = Instant::now();
-    let (code, words) = place.ask(&["rollback"]);
+    let (code, words) = place.ask(&["rollback", "--local"]);
     assert_eq!((code, words.contains(&format!("rolled back from 2-{second} to 1-{first}"))), (0, true), "{words}");
     eprintln!("`mainstay rollback`, with the start of the process: {:?}", started.elapsed());
     place.wait_for(&first);

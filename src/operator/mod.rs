@@ -129,6 +129,15 @@ impl Sidecars {
         self.urls.len() > 1
     }
 
+    /// The answers as JSON, an entry per sidecar.
+    pub fn entries<T: serde::Serialize>(&self, answers: &[(&str, Result<T, Silence>)]) -> Vec<Value> {
+        let entry = |(url, answer): &(&str, Result<T, Silence>)| match answer {
+            Ok(answer) => serde_json::json!({ "sidecar": url, "answer": answer }),
+            Err(silence) => serde_json::json!({ "sidecar": url, "error": silence.to_string() }),
+        };
+        answers.iter().map(entry).collect()
+    }
+
     /// Prints the answers as JSON, or has `show` print them; what is missing goes to standard error.
     pub fn tell<T: serde::Serialize>(
         &self,
@@ -137,11 +146,7 @@ impl Sidecars {
         judge: impl Fn(&T) -> Finding,
     ) -> Finding {
         if self.json {
-            let entry = |(url, answer): &(&str, Result<T, Silence>)| match answer {
-                Ok(answer) => serde_json::json!({ "sidecar": url, "answer": answer }),
-                Err(silence) => serde_json::json!({ "sidecar": url, "error": silence.to_string() }),
-            };
-            print_json(&answers.iter().map(entry).collect());
+            print_json(&self.entries(answers).into());
         }
         let mut worst = Finding::Fine;
         for (url, answer) in answers {

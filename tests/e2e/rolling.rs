@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mainstay_models::{Blob, CommitId, Digest, ModelSpec};
 use serde_json::{Value, json};
 
-use crate::harness::{Load, MILL, SETOSA, SETOSA_QUERY, World, edited, shipped};
+use crate::harness::{Load, MILL, SETOSA, SETOSA_QUERY, Server, Sidecar, World, edited, mainstay, run, shipped};
 
 /// Between two requests of a client that is only there to notice a failure.
 const GENTLY: Duration = Duration::from_millis(2);
@@ -230,4 +230,71 @@ fn fifty_version_changes_under_load_fail_no_request() {
     assert!(took < Duration::from_secs(60), "{took:?}");
     let digest = |version| Digest::of(shipped("iris", version).artifact);
     assert_ne!(digest("1.0.0"), digest("1.1.0"), "the changes were changes");
+}
+
+/// `mainstay rollback`, by somebody whom git knows.
+fn rollback(sidecar: &Sidecar, arguments: &[&str]) -> (i32, String, String) {
+    let url = format!("http://{}", sidecar.admin);
+    let mut command = mainstay(&[&["rollback", "--sidecar", &url], arguments].concat());
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null");
+    for role in ["AUTHOR", "COMMITTER"] {
+        command.env(format!("GIT_{role}_NAME"), "Grace").env(format!("GIT_{role}_EMAIL"), "grace@example.org");
+    }
+    run(command)
+}
+
+#[test]
+fn a_rollback_is_committed_so_that_every_pod_follows_it() {
+    let world = World::new();
+    let (server, sidecar) = world.rolling();
+    let first = world.repository.head();
+    let rolled = world.repository.roll_iris("1.1.0");
+    server.until_live(&rolled);
+    // Another pod, with a store of its own.
+    let other_store = world.folder.path().join("other");
+    let other = Server::start(&["--store", other_store.to_str().unwrap()]);
+    let mut arguments = world.sync_arguments();
+    arguments[3] = other_store.to_str().unwrap();
+    let admin = other.admin_url();
+    let _other_sidecar = Sidecar::start(&[&arguments[..], &["--interval", "50ms", "--server", &admin]].concat());
+    other.until_live(&rolled);
+
+    let (code, words, complaints) = rollback(&sidecar, &[]);
+    assert_eq!(code, 0, "{words}{complaints}");
+    assert!(words.starts_with(&format!("rolled back from 2-{rolled} to 1-{first}\ncommitted to main as ")), "{words}");
+    world.repository.git(&["pull", "--quiet", "origin", "main"]);
+    let committed = world.repository.head();
+    let log = world.repository.git(&["log", "-1", "--format=%an: %s, on %P"]);
+    assert_eq!(log, format!("Grace: Roll prod back to {}, on {rolled}", first.short()));
+    for server in [&server, &other] {
+        server.until_live(&committed);
+        let answer = server.post("/predict", SETOSA).ok();
+        assert_eq!((&answer["version"], &answer["commit"]), (&json!("1.0.0"), &json!(committed)));
+    }
+    let status = sidecar.until("the hold is gone", |status| status["hold"]["rollback"].is_null());
+    assert_eq!(status["sync"], "Synced");
+
+    // And forth again, for programs.
+    let (code, words, _) = rollback(&sidecar, &[&format!("2-{rolled}"), "--json"]);
+    let words: Value = serde_json::from_str(&words).unwrap();
+    let commit: CommitId = words[1]["git"]["commit"].as_str().unwrap_or_else(|| panic!("{words:#}")).parse().unwrap();
+    assert_eq!((code, &words[1]["git"]["branch"]), (0, &json!("main")));
+    other.until_live(&commit);
+    assert_eq!(other.post("/predict", SETOSA).ok()["version"], "1.1.0");
+}
+
+#[test]
+fn a_rollback_that_git_cannot_know_of_is_live_all_the_same_and_says_so() {
+    let world = World::new();
+    let (server, sidecar) = world.rolling();
+    let first = world.repository.head();
+    let rolled = world.repository.roll_iris("1.1.0");
+    server.until_live(&rolled);
+    std::fs::rename(&world.repository.bare, world.folder.path().join("gone")).unwrap();
+    let (code, words, complaints) = rollback(&sidecar, &[]);
+    assert_eq!(code, 3, "{words}{complaints}");
+    assert!(words.contains(&format!("to 1-{first}")) && words.contains("git is not changed"), "{words}");
+    assert!(complaints.contains("cannot clone the repository"), "{complaints}");
+    assert_eq!(server.until_live(&first)["release"]["commit"], first.as_str());
+    assert_eq!(server.post("/predict", SETOSA).ok()["version"], "1.0.0");
 }

@@ -281,6 +281,8 @@ impl Git {
         command.args(&settings.worker_arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // What is not named here it does not get. HOME is where libgit2 looks for known_hosts.
         command.env_clear().env("HOME", folder);
+        // It does one thing at a time and then waits, often for hours: glibc is to give back what a fetch needed.
+        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_TRIM_THRESHOLD_", "131072");
         for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);

@@ -106,7 +106,7 @@ fn limit_library() -> Result<(), git2::Error> {
         git2::opts::set_server_timeout_in_milliseconds(silence_ms)?;
         git2::opts::set_mwindow_mapped_limit(512 << 20)?;
         git2::opts::set_mwindow_file_limit(64)?;
-        git2::opts::set_cache_max_size(16 << 20)?;
+        git2::opts::set_cache_max_size(4 << 20)?;
         for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
             git2::opts::set_search_path(level, "")?;
         }
