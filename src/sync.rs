@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainstay_models::EnvironmentName;
+use mainstay_sidecar::git::github::App;
 use mainstay_sidecar::trust::{self, Verify};
 use mainstay_sidecar::{Address, Control, Credentials, Error, Reference, Settings, Sidecar};
 
@@ -101,6 +102,20 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    /// The id of a GitHub App that is installed where the repository is, and may read its contents.
+    ///
+    /// The sidecar gets a token for that repository alone, and another before that one is an hour old.
+    #[arg(long, value_name = "ID", requires = "github_app_key_file", conflicts_with = "token_file")]
+    github_app_id: Option<String>,
+
+    /// File with the App's private key; read anew for each token.
+    #[arg(long, value_name = "FILE", requires = "github_app_id")]
+    github_app_key_file: Option<PathBuf>,
+
+    /// The API that makes the App's tokens: another than GitHub's own for GitHub Enterprise.
+    #[arg(long, value_name = "URL", default_value = "https://api.github.com", value_parser = parse_api)]
+    github_api: String,
+
     /// File with the private key for ssh.
     #[arg(long, value_name = "FILE")]
     ssh_key_file: Option<PathBuf>,
@@ -120,6 +135,18 @@ fn parse_verify(text: &str) -> Result<Verify, String> {
         "head" => Ok(Verify::Head),
         "strict" => Ok(Verify::Strict),
         _ => Err("write none, head or strict".to_owned()),
+    }
+}
+
+/// The base of an API that secrets are sent to.
+fn parse_api(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let is_here = ["http://127.0.0.1:", "http://localhost:"].iter().any(|here| text.starts_with(here));
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+    if (text.starts_with("https://") || is_here) && !authority.is_empty() && !authority.contains(['@', '?', '#']) {
+        Ok(text.to_owned())
+    } else {
+        Err("write it as https://HOST/PATH".to_owned())
     }
 }
 
@@ -155,6 +182,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         token_file: arguments.token_file,
         ssh_key_file: arguments.ssh_key_file,
         known_hosts_file: arguments.known_hosts_file,
+        github_app: arguments.github_app_id.zip(arguments.github_app_key_file).map(|(id, key_file)| App {
+            id,
+            key_file,
+            api: arguments.github_api,
+        }),
     };
     let control = Control::new();
     let stopped = control.clone();

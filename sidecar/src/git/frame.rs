@@ -27,6 +27,8 @@ pub struct Job {
     pub reference: Reference,
     /// How to be let in.
     pub credentials: Credentials,
+    /// What lets us in, where it lies in no file.
+    pub token: Option<String>,
     /// The most bytes that one fetch may bring.
     pub transfer_bytes_max: u64,
     /// What is asked.

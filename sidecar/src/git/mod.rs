@@ -22,6 +22,7 @@ use crate::Control;
 
 mod address;
 mod frame;
+pub mod github;
 mod signed;
 mod tags;
 pub mod worker;
@@ -68,6 +69,8 @@ pub struct Credentials {
     pub ssh_key_file: Option<PathBuf>,
     /// For ssh: a file with the keys of the hosts that may be talked to.
     pub known_hosts_file: Option<PathBuf>,
+    /// For https: the GitHub App that lets us in, instead of a token's file.
+    pub github_app: Option<github::App>,
 }
 
 /// Why git could not be asked.
@@ -76,6 +79,9 @@ pub enum Error {
     /// It was asked, and said no.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// There is no token to ask with.
+    #[error(transparent)]
+    App(#[from] github::AppError),
     /// The worker could not be started.
     #[error("cannot start the git worker {program}")]
     Start {
@@ -123,12 +129,14 @@ pub struct Git {
     control: Control,
     worker: Option<Worker>,
     started: u64,
+    /// Of the GitHub App, where that lets us in.
+    token: Option<github::Token>,
 }
 
 impl Git {
     /// Nothing is started before the first question.
     pub fn new(settings: Settings, control: Control) -> Self {
-        Self { settings, control, worker: None, started: 0 }
+        Self { settings, control, worker: None, started: 0, token: None }
     }
 
     /// How often a worker was started.
@@ -237,6 +245,7 @@ impl Git {
         deadline: Duration,
         body_bytes_max: u64,
     ) -> Result<(Reply, Vec<u8>), Error> {
+        let token = self.token_for(&request)?;
         let mut worker = match self.worker.take() {
             Some(worker) => worker,
             None => self.start()?,
@@ -246,12 +255,15 @@ impl Git {
             address: self.settings.address.clone(),
             reference: self.settings.reference.clone(),
             credentials: self.settings.credentials.clone(),
+            token,
             transfer_bytes_max: self.settings.transfer_bytes_max,
             request,
         };
         match worker.exchange(&job, Instant::now() + deadline, body_bytes_max, &self.control) {
             Ok((Reply::Failed(failure), _)) => {
                 self.worker = Some(worker);
+                // Whatever was wrong, a token that may have been taken back is not offered again.
+                self.token.take_if(|token| token.may_be_revoked());
                 Err(failure.into())
             }
             Ok(answer) => {
@@ -266,6 +278,21 @@ impl Git {
                 Err(Error::Died { what, status, complaint })
             }
         }
+    }
+
+    /// The token to ask the remote with, made anew before it grows old; none where files let us in.
+    fn token_for(&mut self, request: &Request) -> Result<Option<String>, Error> {
+        let Some(app) = &self.settings.credentials.github_app else { return Ok(None) };
+        if !matches!(request, Request::Advertise | Request::Fetch) {
+            return Ok(None);
+        }
+        let token = match self.token.take().filter(github::Token::is_fresh) {
+            Some(token) => token,
+            None => app.token(&self.settings.address)?,
+        };
+        let text = token.text().to_owned();
+        self.token = Some(token);
+        Ok(Some(text))
     }
 
     fn garbled(&mut self, what: &'static str) -> Error {

@@ -396,6 +396,9 @@ fn callbacks(job: &Job) -> RemoteCallbacks<'_> {
         let credentials = &job.credentials;
         match job.address.transport() {
             Transport::Http if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
+                if let Some(token) = &job.token {
+                    return Cred::userpass_plaintext("x-access-token", token);
+                }
                 let Some(path) = &credentials.token_file else {
                     return Err(git2::Error::from_str("it asks for credentials: give --token-file"));
                 };

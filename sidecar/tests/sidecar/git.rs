@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use mainstay_sidecar::agent::Pass;
+use mainstay_sidecar::git::github::App;
 use mainstay_sidecar::git::{Error, Failure};
 use mainstay_sidecar::{Credentials, Sidecar};
 use tempfile::TempDir;
@@ -224,6 +226,64 @@ fn a_token_is_read_anew_each_time_and_never_repeated() {
     fs::remove_file(&token_file).unwrap();
     let error = say();
     assert!(error.contains("cannot use the token file"), "{error}");
+}
+
+#[test]
+fn a_github_app_lets_us_in_with_a_token_that_its_key_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let key_file = folder.path().join("app.pem");
+    let key = openssl::rsa::Rsa::generate(2048).unwrap();
+    fs::write(&key_file, key.private_key_to_pem().unwrap()).unwrap();
+    let public = openssl::pkey::PKey::from_rsa(key).unwrap();
+    // A stand-in for GitHub's API, which cannot be had: it believes what the App's key has signed, and nothing else.
+    let api = Responder::start(move |request| {
+        let bearer = request
+            .lines()
+            .find_map(|line| line.to_lowercase().starts_with("authorization: bearer ").then(|| &line[22..]));
+        let (said, signature) = bearer.unwrap().trim().rsplit_once('.').unwrap();
+        let decode = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+        let mut verifier = openssl::sign::Verifier::new(openssl::hash::MessageDigest::sha256(), &public).unwrap();
+        let good = verifier.verify_oneshot(&decode(signature), said.as_bytes()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&decode(said.split_once('.').unwrap().1)).unwrap();
+        let lives_s = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+        let first = request.lines().next().unwrap();
+        match () {
+            () if !good || claims["iss"] != "1234" || lives_s > 600 => http("401 Unauthorized", "", "{}"),
+            () if first == "GET /repos/ada/config/installation HTTP/1.1" => http("200 OK", "", r#"{"id": 77}"#),
+            () if first == "POST /app/installations/77/access_tokens HTTP/1.1" => {
+                http("201 Created", "", r#"{"token": "ghs_secret", "expires_at": "2030-01-01T00:00:00Z"}"#)
+            }
+            () => http("404 Not Found", "", "{}"),
+        }
+    });
+    // The base64 of x-access-token:ghs_secret.
+    let expected = "authorization: basic eC1hY2Nlc3MtdG9rZW46Z2hzX3NlY3JldA==".to_lowercase();
+    let host = Responder::start(move |request| match request.to_lowercase().contains(&expected) {
+        true => http("418 I'm a teapot", "", ""),
+        false => http("401 Unauthorized", "WWW-Authenticate: Basic realm=\"git\"\r\n", ""),
+    });
+    let app = |id: &str| {
+        let api = format!("http://{}", api.address);
+        Credentials {
+            github_app: Some(App { id: id.to_owned(), key_file: key_file.clone(), api }),
+            ..Credentials::default()
+        }
+    };
+    let address = format!("http://{}/ada/config.git", host.address);
+    let mut git = git_with(folder.path(), &address, "main", app("1234"), LONG);
+    for _ in 0..2 {
+        let error = git.advertised().unwrap_err().to_string();
+        assert!(error.contains("418") && !error.contains("secret"), "{error}");
+    }
+    let asked = api.requests.lock().unwrap().len();
+    assert_eq!(asked, 2, "a token is used again while it is fresh");
+
+    let mut git = git_with(folder.path(), &address, "main", app("4321"), LONG);
+    let error = git.advertised().unwrap_err().to_string();
+    assert!(error.contains("answers 401 Unauthorized when asked for the App's installation"), "{error}");
+    fs::write(&key_file, "no key").unwrap();
+    let error = git.advertised().unwrap_err().to_string();
+    assert!(error.ends_with("it is no private key in PEM"), "{error}");
 }
 
 #[test]

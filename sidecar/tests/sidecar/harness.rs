@@ -336,6 +336,16 @@ impl Responder {
                         _ => break,
                     }
                 }
+                // A connection that is closed with something unread takes its answer with it.
+                let head = request.windows(4).position(|window| window == b"\r\n\r\n").map_or(0, |at| at + 4);
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                while request.len() < head + length.unwrap_or(0) {
+                    match stream.read(&mut piece) {
+                        Ok(count) if count > 0 => request.extend_from_slice(&piece[..count]),
+                        _ => break,
+                    }
+                }
                 let request = String::from_utf8_lossy(&request).into_owned();
                 let reply = answer(&request);
                 log.lock().unwrap().push(request);
