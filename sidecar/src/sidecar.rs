@@ -164,7 +164,9 @@ pub enum Error {
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
     /// It would not be clear what is verified.
-    #[error("signatures are verified with both --verify head or strict, and --allowed-signers FILE")]
+    #[error(
+        "signatures are verified with --allowed-signers FILE and one of --verify head, --verify strict, --verify-models"
+    )]
     Signers,
 }
 
@@ -212,6 +214,8 @@ impl Sidecar {
             resolved: None,
             verify: settings.trust.verify,
             verified: None,
+            verify_models: settings.trust.verify_models,
+            signed_models: Vec::new(),
             sync: Sync::Unknown,
             health: Health::Progressing,
             health_reason: None,
