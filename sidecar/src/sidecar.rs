@@ -16,6 +16,7 @@ use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::clock::Clock;
 use crate::fetch;
 use crate::git::{self, Address, Credentials, Reference, Transport};
+use crate::inquiry::Inquiry;
 use crate::ledger::Holds;
 use crate::server::Server;
 use crate::standby::Standby;
@@ -247,6 +248,12 @@ impl Sidecar {
             request_deadline: settings.request_deadline,
             transfer_bytes_max: settings.transfer_bytes_max,
         };
+        let inquiry = Inquiry {
+            git: git_settings.clone(),
+            environment: settings.environment.clone(),
+            store: settings.store.clone(),
+            control: control.clone(),
+        };
         let agent_settings = agent::Settings {
             environment: settings.environment,
             keep_releases: settings.keep_releases,
@@ -278,6 +285,7 @@ impl Sidecar {
             board: board.clone(),
             ledger,
             control: control.clone(),
+            inquiry,
             silence_max,
             token_file: settings.admin_token_file,
             webhook_secret_file: settings.webhook_secret_file,
