@@ -40,10 +40,14 @@ impl ModelKey {
         let digest = |path: &Path| sha256(&fs::read(path).unwrap());
         let files: BTreeMap<_, _> =
             entries.map(|path| (path.file_name().unwrap().to_owned().into_string().unwrap(), digest(&path))).collect();
-        let resource = |(name, digest): (&String, &[u8; 32])| json!({ "name": name, "algorithm": "sha256", "digest": hex(digest) });
+        let whole = hex(&sha256(&files.values().flatten().copied().collect::<Vec<_>>()));
+        let resource = |(name, digest): (&String, &[u8; 32])| {
+            let digest = hex(digest);
+            json!({ "name": name, "algorithm": "sha256", "digest": digest })
+        };
         let payload = json!({
             "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{ "name": "model", "digest": { "sha256": hex(&sha256(&files.values().flatten().copied().collect::<Vec<_>>())) } }],
+            "subject": [{ "name": "model", "digest": { "sha256": whole } }],
             "predicateType": "https://model_signing/signature/v1.0",
             "predicate": {
                 "serialization": { "method": "files", "hash_type": "sha256", "allow_symlinks": false },
