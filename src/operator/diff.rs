@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::status::groups;
 use super::{Finding, Sidecars, Table, say, short, text};
 
 /// Shows what is live against what git asks for, as far as it was verified
@@ -53,6 +54,19 @@ fn difference(status: &Value) -> Value {
             if had != wants {
                 models.push(json!({ "model": name, "role": "preview", "from": had.join(" "), "to": wants.join(" ") }));
             }
+        }
+    }
+    if asked.is_object() {
+        let names = |side: &Value| groups(side).iter().map(|group| group.join(" + ")).collect::<Vec<_>>();
+        let (had, wants) = (names(live), names(asked));
+        for (role, from, to) in wants
+            .iter()
+            .filter(|group| !had.contains(group))
+            .map(|group| ("together", "", group.as_str()))
+            .chain(had.iter().filter(|group| !wants.contains(group)).map(|group| ("together", group.as_str(), "")))
+        {
+            let yes = |group: &str| if group.is_empty() { "" } else { "yes" };
+            models.push(json!({ "model": format!("{from}{to}"), "role": role, "from": yes(from), "to": yes(to) }));
         }
     }
     json!({

@@ -14,3 +14,4 @@ mod memory;
 mod operators;
 mod requests;
 mod rolling;
+mod standing_in;

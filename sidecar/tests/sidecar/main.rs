@@ -13,3 +13,4 @@ mod store;
 mod sync;
 mod triggers;
 mod trust;
+mod walk;
