@@ -2,6 +2,7 @@
 //!
 //! Written by the loop and by operators' orders, read by anybody at any time without holding the loop up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +17,7 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::ledger::Holds;
-pub use crate::server::FailedModel;
+pub use crate::server::{FailedModel, TriedFallback};
 use crate::trouble::{Refusal, Trouble};
 use crate::trust::model::SignedModel;
 use crate::trust::signers::Reason;
@@ -97,8 +98,10 @@ pub struct Status {
     pub health: Health,
     /// Why it is not healthy.
     pub health_reason: Option<String>,
-    /// The versions that the server could not load.
+    /// The versions that are asked for and not live in the server.
     pub failed: Vec<FailedModel>,
+    /// Why models of which nothing answers have no earlier version to stand in for them.
+    pub walk_back: Option<String>,
     /// Why the last pass did not publish what git asks for.
     pub problem: Option<Problem>,
     /// The newest commit that git asked for, as far as known.
@@ -134,7 +137,9 @@ pub struct HeldBack {
     /// The default model that it asks for.
     pub default: ModelName,
     /// The models that it asks for.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
 }
 
 /// What holds a release back, the strongest first.
@@ -189,7 +194,9 @@ pub struct PublishedRelease {
     /// The default model.
     pub default: ModelName,
     /// The models.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// Where it is an earlier release's content again: which, and instead of what.
     pub rollback: Option<Rollback>,
     /// Its way here.
@@ -463,6 +470,7 @@ impl PublishedRelease {
             commit: current.release.commit.clone(),
             default: current.release.default.clone(),
             models: current.release.models.clone(),
+            together: current.release.together.clone(),
             rollback: current.release.rollback.clone(),
             times,
         }

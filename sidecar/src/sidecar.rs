@@ -221,6 +221,7 @@ impl Sidecar {
             health: Health::Progressing,
             health_reason: None,
             failed: Vec::new(),
+            walk_back: None,
             problem: None,
             desired: None,
             held_back: None,

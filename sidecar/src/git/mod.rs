@@ -224,16 +224,16 @@ impl Git {
         }
     }
 
-    /// The commits that changed a file, by first parents from a fetched commit.
+    /// The commits that changed any of some files and folders, by first parents from a fetched commit.
     pub fn history(
         &mut self,
         commit: &CommitId,
-        path: &str,
+        paths: Vec<String>,
         commits_max: usize,
         entries_max: usize,
     ) -> Result<History, Error> {
-        let what = "read the history of a file";
-        let request = Request::History { commit: commit.clone(), path: path.to_owned(), commits_max, entries_max };
+        let what = "read the history of files";
+        let request = Request::History { commit: commit.clone(), paths, commits_max, entries_max };
         match self.ask(what, request, self.settings.request_deadline, 0)? {
             (Reply::History(history), _) => Ok(history),
             _ => Err(self.garbled(what)),
