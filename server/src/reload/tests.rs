@@ -15,9 +15,10 @@ const LONG: Duration = Duration::from_secs(20);
 /// it was asked.
 const PROGRAM: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 2
-echo "$5" >> asked
-if grep -qs "$5" bad; then echo "it is bad"; exit 1; fi
-if grep -qs "$5" hangs; then echo $$ > pid; exec sleep 600; fi
+spec="${5%%:*}"
+echo "$spec" >> asked
+if grep -qs "$spec" bad; then echo "it is bad"; exit 1; fi
+if grep -qs "$spec" hangs; then echo $$ > pid; exec sleep 600; fi
 exit 0
 "#;
 
