@@ -55,8 +55,8 @@ locals {
 
   # A rollout starts one pod more before it stops one (maxSurge 1).
   needed = var.workload.replicas_max + 1
-  # What is left when the fullest zone is gone. Fewer nodes than zones promise nothing about that.
-  left_without_a_zone = var.nodes_min < var.zones ? var.nodes_min : var.nodes_min - ceil(var.nodes_min / var.zones)
+  # What is left when the fullest zone is gone. One zone, or fewer nodes than zones, promise nothing about that.
+  left_without_a_zone = var.zones == 1 || var.nodes_min < var.zones ? var.nodes_min : var.nodes_min - ceil(var.nodes_min / var.zones)
 }
 
 output "pods_per_node" {

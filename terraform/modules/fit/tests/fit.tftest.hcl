@@ -71,3 +71,17 @@ run "a_pool_that_dies_with_one_zone_is_refused" {
 
   expect_failures = [output.pods_without_a_zone]
 }
+
+run "one_zone_promises_nothing_about_its_loss" {
+  command = plan
+
+  variables {
+    nodes_min = 1
+    zones     = 1
+  }
+
+  assert {
+    condition     = output.pods_without_a_zone == 6
+    error_message = "one node in the one zone holds 6 pods, not ${output.pods_without_a_zone}"
+  }
+}
