@@ -26,6 +26,7 @@ module "guard" {
     aws_default_security_group.this.id,
     aws_eks_access_policy_association.admin[*],
     aws_eks_addon.after_nodes,
+    aws_eks_node_group.workload.id,
     aws_eks_pod_identity_association.cluster_autoscaler.id,
     aws_eks_pod_identity_association.load_balancer_controller.id,
     aws_eks_pod_identity_association.mainstay.id,

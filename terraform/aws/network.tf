@@ -1,6 +1,7 @@
 # Nodes and the control plane's interfaces have private addresses alone; what is public is load balancers and NAT.
 
 data "aws_availability_zones" "available" {
+  #checkov:skip=CKV_AWS_394:the first three by name are taken, and new zones get later letters
   state = "available"
 
   filter {

@@ -55,6 +55,7 @@ resource "google_project_iam_member" "nodes" {
 }
 
 resource "google_container_cluster" "this" {
+  #checkov:skip=CKV_GCP_12:Dataplane V2 enforces network policies; this is the switch of what was before it
   #checkov:skip=CKV_GCP_65:a Google group for RBAC needs a domain; roles are IAM's
   #checkov:skip=CKV_GCP_66:which images may run is Argo CD's and the overlay's digest to say
   #checkov:skip=CKV_GCP_69:the pool that node_config is about is removed at once; those below have it
