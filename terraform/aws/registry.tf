@@ -53,7 +53,7 @@ resource "aws_iam_role" "publisher" {
       Condition = {
         StringEquals = {
           "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-          "token.actions.githubusercontent.com:sub" = "repo:${var.github_repository}:environment:${coalesce(var.github_environment, var.environment)}"
+          "token.actions.githubusercontent.com:sub" = "repo:${var.github_repository}:environment:${var.github_environment}"
         }
       }
     }]

@@ -60,7 +60,7 @@ resource "azurerm_federated_identity_credential" "publisher" {
   user_assigned_identity_id = azurerm_user_assigned_identity.publisher[0].id
   issuer                    = "https://token.actions.githubusercontent.com"
   audience                  = ["api://AzureADTokenExchange"]
-  subject                   = "repo:${var.github_repository}:environment:${coalesce(var.github_environment, var.environment)}"
+  subject                   = "repo:${var.github_repository}:environment:${var.github_environment}"
 }
 
 resource "azurerm_role_assignment" "publisher_pushes" {

@@ -148,7 +148,7 @@ variable "github_repository" {
 }
 
 variable "github_environment" {
-  description = "GitHub environment that a publishing job must run in; null: the environment's own name."
+  description = "GitHub environment that a publishing job must run in."
   type        = string
-  default     = null
+  default     = "release"
 }

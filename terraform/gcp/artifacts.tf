@@ -67,7 +67,7 @@ locals {
   pod         = "${local.pools}/${local.project}.svc.id.goog/subject/${local.pod_subject}"
 
   # Who publishes: a job of the repository's workflows, in its protected environment and nowhere else.
-  publisher = var.github_repository == null ? null : "${local.pools}/${local.name}-github/subject/repo:${var.github_repository}:environment:${coalesce(var.github_environment, var.environment)}"
+  publisher = var.github_repository == null ? null : "${local.pools}/${local.name}-github/subject/repo:${var.github_repository}:environment:${var.github_environment}"
 }
 
 resource "google_storage_bucket_iam_member" "mainstay" {

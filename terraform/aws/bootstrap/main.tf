@@ -48,9 +48,15 @@ variable "github_repository" {
 }
 
 variable "github_environment" {
-  description = "Protected GitHub environment of the applying job; null: the environment's own name."
+  description = "Protected GitHub environment of the applying job; null: infrastructure-aws-<environment>."
   type        = string
   default     = null
+}
+
+variable "github_plan_environment" {
+  description = "GitHub environment of the planning job."
+  type        = string
+  default     = "infrastructure-plan"
 }
 
 variable "github_provider" {
@@ -225,10 +231,10 @@ resource "aws_iam_openid_connect_provider" "github" {
 }
 
 locals {
-  # The plan of a pull request, and whatever runs in the protected environment. Forks get no token at all.
+  # A job is known by the environment that it runs in. Forks get no token at all.
   subjects = {
-    plan  = "repo:${coalesce(var.github_repository, "-")}:pull_request"
-    apply = "repo:${coalesce(var.github_repository, "-")}:environment:${coalesce(var.github_environment, var.environment)}"
+    plan  = "repo:${coalesce(var.github_repository, "-")}:environment:${var.github_plan_environment}"
+    apply = "repo:${coalesce(var.github_repository, "-")}:environment:${coalesce(var.github_environment, "infrastructure-aws-${var.environment}")}"
   }
 
   trust = {

@@ -149,7 +149,7 @@ run "dev" {
 
   # A publishing job must be in the protected environment: a branch or a pull request is not enough.
   assert {
-    condition     = jsondecode(aws_iam_role.publisher[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:dev"
+    condition     = jsondecode(aws_iam_role.publisher[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:release"
     error_message = "another job can publish"
   }
 

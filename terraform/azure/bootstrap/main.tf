@@ -48,9 +48,15 @@ variable "github_repository" {
 }
 
 variable "github_environment" {
-  description = "Protected GitHub environment of the applying job; null: the environment's own name."
+  description = "Protected GitHub environment of the applying job; null: infrastructure-azure-<environment>."
   type        = string
   default     = null
+}
+
+variable "github_plan_environment" {
+  description = "GitHub environment of the planning job."
+  type        = string
+  default     = "infrastructure-plan"
 }
 
 variable "scan_images" {
@@ -91,8 +97,8 @@ locals {
   repository   = coalesce(var.github_repository, "-")
 
   subjects = {
-    plan  = "repo:${local.repository}:pull_request"
-    apply = "repo:${local.repository}:environment:${coalesce(var.github_environment, var.environment)}"
+    plan  = "repo:${local.repository}:environment:${var.github_plan_environment}"
+    apply = "repo:${local.repository}:environment:${coalesce(var.github_environment, "infrastructure-azure-${var.environment}")}"
   }
 
   tags = {

@@ -66,7 +66,7 @@ run "dev" {
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.publisher[0].subject == "repo:example/mainstay:environment:dev"
+    condition     = azurerm_federated_identity_credential.publisher[0].subject == "repo:example/mainstay:environment:release"
     error_message = "another job can publish"
   }
 

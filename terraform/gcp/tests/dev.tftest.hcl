@@ -61,7 +61,7 @@ run "dev" {
   }
 
   assert {
-    condition     = endswith(google_storage_bucket_iam_member.publisher[0].member, "/workloadIdentityPools/mainstay-dev-github/subject/repo:example/mainstay:environment:dev") && google_artifact_registry_repository_iam_member.publisher[0].member == google_storage_bucket_iam_member.publisher[0].member
+    condition     = endswith(google_storage_bucket_iam_member.publisher[0].member, "/workloadIdentityPools/mainstay-dev-github/subject/repo:example/mainstay:environment:release") && google_artifact_registry_repository_iam_member.publisher[0].member == google_storage_bucket_iam_member.publisher[0].member
     error_message = "another job can publish"
   }
 

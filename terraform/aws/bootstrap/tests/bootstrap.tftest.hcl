@@ -22,13 +22,13 @@ run "prod" {
   command = plan
 
   assert {
-    condition     = jsondecode(aws_iam_role.apply[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:prod"
+    condition     = jsondecode(aws_iam_role.apply[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:infrastructure-aws-prod"
     error_message = "a job outside the protected environment can apply"
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.plan[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:pull_request"
-    error_message = "a job that is no pull request's can plan"
+    condition     = jsondecode(aws_iam_role.plan[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:infrastructure-plan"
+    error_message = "a job outside its environment can plan"
   }
 
   # Who plans only looks: no verb that changes anything.

@@ -17,13 +17,13 @@ run "prod" {
   command = plan
 
   assert {
-    condition     = azurerm_federated_identity_credential.workflow["apply"].subject == "repo:example/mainstay:environment:prod"
+    condition     = azurerm_federated_identity_credential.workflow["apply"].subject == "repo:example/mainstay:environment:infrastructure-azure-prod"
     error_message = "a job outside the protected environment can apply"
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.workflow["plan"].subject == "repo:example/mainstay:pull_request"
-    error_message = "a job that is no pull request's can plan"
+    condition     = azurerm_federated_identity_credential.workflow["plan"].subject == "repo:example/mainstay:environment:infrastructure-plan"
+    error_message = "a job outside its environment can plan"
   }
 
   # Who plans only looks.

@@ -24,13 +24,13 @@ run "prod" {
   command = plan
 
   assert {
-    condition     = google_service_account_iam_member.workflow["apply"].member == "principal://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/mainstay-prod-github/subject/repo:example/mainstay:environment:prod"
+    condition     = google_service_account_iam_member.workflow["apply"].member == "principal://iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/mainstay-prod-github/subject/repo:example/mainstay:environment:infrastructure-gcp-prod"
     error_message = "a job outside the protected environment can apply"
   }
 
   assert {
-    condition     = endswith(google_service_account_iam_member.workflow["plan"].member, "/subject/repo:example/mainstay:pull_request")
-    error_message = "a job that is no pull request's can plan"
+    condition     = endswith(google_service_account_iam_member.workflow["plan"].member, "/subject/repo:example/mainstay:environment:infrastructure-plan")
+    error_message = "a job outside its environment can plan"
   }
 
   assert {
