@@ -38,7 +38,7 @@ GATEWAY = ["gateway", "gateway-eks"]
 VARIANTS = {
     "git-ssh": Variant("overlays/eks/dev", ["git-ssh"], ["git-token"], sync={"REPOSITORY": "ssh://git@git.example.com/models/config.git"}),
     "git-app": Variant("overlays/eks/dev", ["git-app"], ["git-token"], sync={"GITHUB_APP_ID": "12345"}),
-    "signed-commits": Variant("overlays/eks/prod", ["signed-commits"], signers=True),
+    "signed": Variant("overlays/eks/prod", ["signers", "signed-commits", "signed-models"], signers=True),
     "webhook": Variant("overlays/eks/stage", ["webhook"]),
     "keda": Variant("overlays/eks/prod", ["keda"], ["autoscaling"], cluster={"PROMETHEUS_URL": "http://prometheus.monitoring.svc:9090"}),
     "ingress": Variant("overlays/eks/prod", ["ingress"], GATEWAY, cluster={"INGRESS_CLASS": "traefik"}),

@@ -169,5 +169,5 @@ def test_a_shared_gateway_is_patched_in_as_the_page_says(overlay):
 
 def test_signers_are_made_as_the_page_says():
     (generator,) = yaml.safe_load(piece("kubernetes", "- name: mainstay-signers"))
-    text = (rendering.tree() / "overlays/variants/signed-commits/cluster/kustomization.yaml").read_text()
+    text = (rendering.tree() / "overlays/variants/signed/cluster/kustomization.yaml").read_text()
     assert generator in yaml.safe_load(text)["configMapGenerator"]
