@@ -17,18 +17,19 @@ use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::artifacts::Artifacts;
 use crate::failed;
 
 mod compare;
-mod files;
-mod report;
+pub mod files;
+pub mod report;
 
 use compare::Difference;
 
 /// The largest artifact that is read: what the sidecar reads from git.
-const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
+pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 
 /// Checks a configuration repository as the sidecar and the server would, models loaded and replayed too
 ///
@@ -64,33 +65,33 @@ pub struct Arguments {
 
 /// What was found in one environment.
 #[derive(Debug, Serialize)]
-struct Findings {
+pub struct Findings {
     environment: EnvironmentName,
     /// Why the sidecar would refuse the commit.
     refused: Option<Refusal>,
-    versions: Vec<Finding>,
+    pub versions: Vec<Finding>,
     /// Against what is live; empty where nothing was compared, or nothing differs.
     differences: Vec<Difference>,
 }
 
 /// What was found of one version.
 #[derive(Debug, Serialize)]
-struct Finding {
-    model: ModelName,
-    version: Version,
+pub struct Finding {
+    pub model: ModelName,
+    pub version: Version,
     stable: bool,
     /// The card's path.
     file: String,
     golden_rows: usize,
     /// Whether the model's bytes were looked at, and not its card alone.
-    loaded: bool,
+    pub loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
 }
 
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub enum CheckError {
     #[error("cannot list the environments in {}: give a checkout of the configuration repository", path.display())]
     Environments { path: PathBuf, source: std::io::Error },
     #[error("there is no environment in {}: give a checkout of the configuration repository", path.display())]
@@ -106,7 +107,7 @@ enum CheckError {
 }
 
 impl Findings {
-    fn good(&self) -> bool {
+    pub fn good(&self) -> bool {
         self.refused.is_none() && self.versions.iter().all(|version| version.failed.is_none())
     }
 }
@@ -137,13 +138,13 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
         given => given.to_vec(),
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
-    let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
-    let publisher = Arc::new(Publisher::open(folder.path())?);
-    let program = std::env::current_exe().map_err(CheckError::Folder)?;
-    let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
-    let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
-    let checker = Checker { root: &arguments.path, publisher, fetcher, trial: Trial { program } };
+    let checker = Checker::new(&arguments.path, &arguments.artifacts)?;
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
+}
+
+/// What both programs would say of one environment of the checkout at `root`.
+pub fn environment(root: &Path, environment: &EnvironmentName, artifacts: &Artifacts) -> Result<Findings, CheckError> {
+    Checker::new(root, artifacts)?.environment(environment.clone(), None)
 }
 
 /// A checkout, and a store of its own to put its bytes into.
@@ -153,9 +154,20 @@ struct Checker<'a> {
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
     trial: Trial,
+    /// The store's; last, since the store is in it.
+    _folder: TempDir,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(root: &'a Path, artifacts: &Artifacts) -> Result<Self, CheckError> {
+        let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
+        let publisher = Arc::new(Publisher::open(folder.path())?);
+        let program = std::env::current_exe().map_err(CheckError::Folder)?;
+        let fetcher = Fetcher::new(artifacts.settings(), None, Control::new(), None);
+        let fetcher = artifacts.any_allowed().then_some(fetcher);
+        Ok(Self { root, publisher, fetcher, trial: Trial { program }, _folder: folder })
+    }
+
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
         let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));

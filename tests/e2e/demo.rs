@@ -33,9 +33,9 @@ fn the_demo_shows_a_roll_to_somebody_who_does_what_it_says() {
     demo.says("iris rolled from 1.1.0 to 1.0.0");
     println!("from the commit to the first answer: {rolled:.2?}, and back {reverted:.2?}");
 
-    let refused = format!("{enter}\necho 'canary: 5' >> environments/demo/serving.yaml\ngit commit -qam 'Misspell'");
+    let refused = format!("{enter}\necho 'canary: 5' >> environments/dev/serving.yaml\ngit commit -qam 'Misspell'");
     person.runs(&refused).expect("the commit is made");
-    demo.says("was refused: environments/demo/serving.yaml:8: ");
+    demo.says("was refused: environments/dev/serving.yaml:9: ");
     assert_eq!(greeting.ask()["version"], json!("1.0.0"));
     person.runs(&format!("{enter}\n{revert}")).expect("the revert is made");
     greeting.until_answered_by("1.1.0", || person.runs(&roll));

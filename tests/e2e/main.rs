@@ -12,5 +12,6 @@ mod harness;
 mod lifecycle;
 mod memory;
 mod operators;
+mod promote;
 mod requests;
 mod rolling;
