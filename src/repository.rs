@@ -87,6 +87,11 @@ impl Clone {
         Ok(Some(tip))
     }
 
+    /// The commit that is checked out.
+    pub fn head(&self) -> Result<String, GitError> {
+        self.git("find the commit", &["rev-parse", "HEAD"])
+    }
+
     /// Whether all of `commit` is in what is checked out.
     pub fn contains(&self, commit: &str) -> bool {
         self.git("compare two commits", &["merge-base", "--is-ancestor", commit, "HEAD"]).is_ok()
@@ -137,7 +142,7 @@ impl Clone {
             return Ok(None);
         }
         self.git("commit", &["commit", "--quiet", "--all", "--message", message])?;
-        self.git("find the commit", &["rev-parse", "HEAD"]).map(Some)
+        self.head().map(Some)
     }
 
     /// Pushes to the branch that was cloned.

@@ -1,6 +1,6 @@
 //! The files of one version, brought from where they were made into a checkout of a configuration repository.
 //!
-//! The card, and the file that it names if that lies beside it; nothing else of the folder. What is there already must
+//! The card, the file that it names if that lies beside it, and the version's signature; nothing else of the folder. What is there already must
 //! have the same bytes: a version never changes.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,9 @@ use mainstay_models::{ModelName, ModelSpec, Version, YamlError};
 use mainstay_sidecar::desired::Unread;
 
 use crate::check::{ARTIFACT_BYTES_MAX, files};
+
+/// The signature of a version's files, as OpenSSF model signing writes it.
+const SIGNATURE: &str = "model.sig";
 
 /// Why the files are not brought.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,10 @@ impl Bundle {
         if let Location::File(file) = &spec.artifact.location {
             let bytes = take(&folder, file, ARTIFACT_BYTES_MAX)?;
             files.push((format!("models/{name}/{version}/{file}"), bytes));
+        }
+        if folder.join(SIGNATURE).exists() {
+            let bytes = take(&folder, SIGNATURE, FILE_BYTES_MAX as u64)?;
+            files.push((format!("models/{name}/{version}/{SIGNATURE}"), bytes));
         }
         Ok(Self(files))
     }

@@ -101,7 +101,7 @@ enum PromoteError {
     Unreadable { path: String, problem: String },
     #[error(transparent)]
     Invalid(#[from] YamlError),
-    #[error("{environment} is {how}: a commit to {file} ends that, and promotes")]
+    #[error("{environment} is {how}: take that out of {file} first")]
     Held { environment: EnvironmentName, how: String, file: String },
     #[error(transparent)]
     Edit(#[from] EditError),
@@ -230,7 +230,7 @@ fn promote(arguments: &Arguments) -> Result<Promotion, PromoteError> {
             return Ok(Promotion::already(Outcome::AlreadyPromoted, clone.branch()));
         };
         let before = match &arguments.branch {
-            None => clone.fetch(target)?,
+            None => Some(clone.head()?),
             Some(branch) => match clone.fetch(branch)? {
                 Some(tip) if proposes(arguments, &clone, &tip) => {
                     return Ok(Promotion::already(Outcome::AlreadyProposed, branch));

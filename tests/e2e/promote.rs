@@ -41,6 +41,7 @@ fn release(world: &World, version: &str) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("model.yaml"), edited(&model, version, Blob::of(model.artifact))).unwrap();
     std::fs::write(folder.join("model.onnx"), model.artifact).unwrap();
+    std::fs::write(folder.join("model.sig"), "a signature").unwrap();
     std::fs::write(folder.join("report.html"), "not for the repository").unwrap();
     folder
 }
@@ -100,7 +101,7 @@ fn a_version_comes_along_once_and_never_changes() {
     assert_eq!(code, 0, "{out}{err}");
     pushed(&world.repository, "main", "models/iris/1.2.0/model.yaml");
     let files = world.repository.git(&["ls-tree", "-r", "--name-only", "FETCH_HEAD", "models/iris/1.2.0/"]);
-    assert_eq!(files, "models/iris/1.2.0/model.onnx\nmodels/iris/1.2.0/model.yaml");
+    assert_eq!(files, "models/iris/1.2.0/model.onnx\nmodels/iris/1.2.0/model.sig\nmodels/iris/1.2.0/model.yaml");
     let (code, out, _) = run(promote(&world, &strs(&arguments)));
     assert!(code == 0 && out.contains("already"), "{out}");
 
@@ -132,7 +133,7 @@ fn an_environment_on_hold_is_not_touched() {
             let (code, out, err) = run(promote(&world, &[&IRIS[..], more].concat()));
             assert_eq!(code, 3, "{out}{err}");
             assert!(
-                err.contains(&format!("prod is {words}: a commit to environments/prod/serving.yaml ends that")),
+                err.contains(&format!("prod is {words}: take that out of environments/prod/serving.yaml first")),
                 "{err}"
             );
         }
