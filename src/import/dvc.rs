@@ -148,8 +148,8 @@ pub fn record(arguments: &Arguments) -> Result<Recorded, DvcError> {
     if md5.ends_with(".dir") {
         return Err(DvcError::Folder { path });
     }
-    recorded.model = bytes(root, &path, &md5)?;
-    recorded.commit = recorded.commit.or_else(|| commit(root));
+    recorded.commit = commit(root);
+    recorded.model = bytes(root, &path, &md5, recorded.commit.as_deref())?;
     let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
     recorded.seed = seed_of(&recorded.run.parameters);
     recorded.run = RecordedRun { tool: "dvc", id: format!("md5 {md5}"), name: Some(name), ..recorded.run };
@@ -223,7 +223,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// The bytes that DVC means: those of the workspace, or what `dvc get` brings.
-fn bytes(root: &Path, path: &Path, md5: &str) -> Result<Vec<u8>, DvcError> {
+fn bytes(root: &Path, path: &Path, md5: &str, commit: Option<&str>) -> Result<Vec<u8>, DvcError> {
     let right = |bytes: &[u8]| hex(&Md5::digest(bytes)) == md5;
     if let Some(bytes) = read(path)?.filter(|bytes| right(bytes)) {
         return Ok(bytes);
@@ -233,8 +233,11 @@ fn bytes(root: &Path, path: &Path, md5: &str) -> Result<Vec<u8>, DvcError> {
     let out = folder.path().join("model.onnx");
     let inside = path.strip_prefix(root).unwrap_or(path);
     // Bounded by DVC's own time-outs: how long a remote takes for a large file, nobody here can know.
-    let got = Command::new("dvc").arg("get").arg("--quiet").arg("--out").arg(&out).arg(root).arg(inside).output();
-    let got = got.map_err(|source| DvcError::NoDvc { path: path.to_owned(), source })?;
+    let mut get = Command::new("dvc");
+    get.args(["get", "--quiet", "--out"]).arg(&out);
+    // Without a commit it would take the workspace's file, which is not the one that is meant.
+    get.args(commit.iter().flat_map(|commit| ["--rev", commit]));
+    let got = get.arg(root).arg(inside).output().map_err(|source| DvcError::NoDvc { path: path.to_owned(), source })?;
     if !got.status.success() {
         let words = String::from_utf8_lossy(&got.stderr).trim().replace('\n', " ").chars().take(1000).collect();
         return Err(DvcError::Get { path: path.to_owned(), words });

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_and_texts_become_their_index() {
-        let rows = read("wear,label,size\n1.5,x,M\n2,y,S\n \"3\" ,z,1\n").unwrap();
+        let rows = read("wear,label,size\n1.5,x,M\n2,y,S\n\"3\", z ,1\n").unwrap();
         assert_eq!(rows.values, ndarray::array![[1.0, 1.5], [0.0, 2.0], [1.0, 3.0]]);
         assert_eq!(rows.name, "data.csv");
     }

@@ -12,14 +12,14 @@ use std::time::Duration;
 use mainstay_models::edit::{self, EditError};
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, Serving, Version, YamlError};
-use mainstay_sidecar::git::Address;
+use mainstay_sidecar::git::{Address, AddressError};
 use serde_json::{Value, json};
 
 use crate::artifacts::Artifacts;
 use crate::check::{self, CheckError, Findings, files};
-use crate::failed;
 use crate::operator::{print_json, say, short};
 use crate::repository::{Clone, GitError};
+use crate::{USAGE, failed};
 
 mod bundle;
 
@@ -52,8 +52,9 @@ const LOOKS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Durati
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// The configuration repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, or a folder.
+    // Parsed later: clap would repeat what it does not take, and there may be a password in it.
     #[arg(long, value_name = "URL")]
-    repo: Address,
+    repo: String,
 
     /// The environment that is to serve the version.
     #[arg(long = "env", value_name = "NAME")]
@@ -95,6 +96,10 @@ pub struct Arguments {
 /// Why nothing was promoted.
 #[derive(Debug, thiserror::Error)]
 enum PromoteError {
+    #[error("the repository's address holds credentials: take them out, your own git has them")]
+    Credentials,
+    #[error(transparent)]
+    Address(AddressError),
     #[error("{file} is not in {branch}: make the environment first, with the models that it has now")]
     NoEnvironment { file: String, branch: String },
     #[error("cannot read {path} in the repository: {problem}")]
@@ -172,6 +177,7 @@ impl PromoteError {
         match self {
             Self::Git(_) | Self::Crowded { .. } | Self::Check(_) => 2,
             Self::Held { .. } => 3,
+            Self::Credentials | Self::Address(_) => USAGE,
             _ => 1,
         }
     }
@@ -216,7 +222,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn promote(arguments: &Arguments) -> Result<Promotion, PromoteError> {
     let files =
         arguments.from.as_deref().map(|dir| Bundle::read(dir, &arguments.model, &arguments.version)).transpose()?;
-    let clone = Clone::of(&arguments.repo.to_string(), arguments.base.as_deref())?;
+    let address: Address = arguments.repo.parse().map_err(|error| match error {
+        AddressError::Credentials => PromoteError::Credentials,
+        error => PromoteError::Address(error),
+    })?;
+    let clone = Clone::of(address.as_str(), arguments.base.as_deref())?;
     let target = arguments.branch.as_deref().unwrap_or(clone.branch());
     if arguments.branch.as_deref() == Some(clone.branch()) {
         return Err(PromoteError::SameBranch { branch: target.to_owned() });
@@ -448,6 +458,7 @@ fn refusal(arguments: &Arguments, error: &PromoteError) -> Value {
     let outcome = match error.code() {
         2 => "try again",
         3 => "held",
+        USAGE => "not understood",
         _ => "refused",
     };
     let check = if let PromoteError::Bad(findings) = error { Some(findings) } else { None };
