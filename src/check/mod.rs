@@ -16,13 +16,14 @@ use mainstay_sidecar::desired::{Desired, desired};
 use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
+use mainstay_sidecar::trust::{self, model};
 use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::artifacts::Artifacts;
 use crate::failed;
 
-mod compare;
+pub mod compare;
 pub mod files;
 pub mod report;
 
@@ -56,11 +57,26 @@ pub struct Arguments {
     live: Option<String>,
 
     #[command(flatten)]
+    signatures: Signatures,
+
+    #[command(flatten)]
     artifacts: Artifacts,
 
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// Whose signatures versions must have.
+#[derive(Default, clap::Args)]
+pub struct Signatures {
+    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
+    #[arg(long, requires = "allowed_signers")]
+    verify_models: bool,
+
+    /// The sidecar's file of allowed signers.
+    #[arg(long, value_name = "FILE", requires = "verify_models")]
+    allowed_signers: Option<PathBuf>,
 }
 
 /// What was found in one environment.
@@ -138,18 +154,24 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
         given => given.to_vec(),
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
-    let checker = Checker::new(&arguments.path, &arguments.artifacts)?;
+    let checker = Checker::new(&arguments.path, &arguments.artifacts, &arguments.signatures)?;
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
 /// What both programs would say of one environment of the checkout at `root`.
-pub fn environment(root: &Path, environment: &EnvironmentName, artifacts: &Artifacts) -> Result<Findings, CheckError> {
-    Checker::new(root, artifacts)?.environment(environment.clone(), None)
+pub fn environment(
+    root: &Path,
+    environment: &EnvironmentName,
+    artifacts: &Artifacts,
+    signatures: &Signatures,
+) -> Result<Findings, CheckError> {
+    Checker::new(root, artifacts, signatures)?.environment(environment.clone(), None)
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
+    trust: trust::Settings,
     publisher: Arc<Publisher>,
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
@@ -159,19 +181,28 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(root: &'a Path, artifacts: &Artifacts) -> Result<Self, CheckError> {
+    fn new(root: &'a Path, artifacts: &Artifacts, signatures: &Signatures) -> Result<Self, CheckError> {
         let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
         let publisher = Arc::new(Publisher::open(folder.path())?);
         let program = std::env::current_exe().map_err(CheckError::Folder)?;
         let fetcher = Fetcher::new(artifacts.settings(), None, Control::new(), None);
         let fetcher = artifacts.any_allowed().then_some(fetcher);
-        Ok(Self { root, publisher, fetcher, trial: Trial { program }, _folder: folder })
+        let trust = trust::Settings {
+            verify_models: signatures.verify_models,
+            allowed_signers: signatures.allowed_signers.clone(),
+            ..trust::Settings::default()
+        };
+        Ok(Self { root, trust, publisher, fetcher, trial: Trial { program }, _folder: folder })
     }
 
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
-        let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
-        let (desired, unseen) = match resolved.and_then(|desired| self.add(desired)) {
+        let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+        let resolved = desired(&findings.environment, read).and_then(|desired| {
+            model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
+            self.add(desired)
+        });
+        let (desired, unseen) = match resolved {
             Ok(added) => added,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);

@@ -14,7 +14,7 @@ use mainstay_server::engine::{self, Declared, Engine, LoadError, RunError, Runti
 use ndarray::Array2;
 
 use crate::artifacts::Artifacts;
-use crate::check::{self, CheckError, Findings};
+use crate::check::{self, CheckError, Findings, Signatures};
 use crate::failed;
 use crate::operator::say;
 
@@ -221,7 +221,7 @@ fn checked(target: &Target, card: &str, model: &[u8]) -> Result<(), ImportError>
     place(&root.join(ModelSpec::path(name, version)), card.as_bytes())?;
     place(&root.join(format!("models/{name}/{version}/model.onnx")), model)?;
     let environment: EnvironmentName = "import".parse().expect("`import` is a name");
-    let findings = check::environment(root, &environment, &Artifacts::none())?;
+    let findings = check::environment(root, &environment, &Artifacts::none(), &Signatures::default())?;
     if findings.good() { Ok(()) } else { Err(ImportError::Bad(Box::new(findings))) }
 }
 

@@ -16,7 +16,7 @@ use mainstay_sidecar::git::{Address, AddressError};
 use serde_json::{Value, json};
 
 use crate::artifacts::Artifacts;
-use crate::check::{self, CheckError, Findings, files};
+use crate::check::{self, CheckError, Findings, Signatures, files};
 use crate::operator::{print_json, say, short};
 use crate::repository::{Clone, GitError};
 use crate::{USAGE, failed};
@@ -84,6 +84,9 @@ pub struct Arguments {
     /// Show the change and what the check says of it, and push nothing.
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    signatures: Signatures,
 
     #[command(flatten)]
     artifacts: Artifacts,
@@ -352,7 +355,8 @@ fn read(clone: &Clone, path: &str) -> Result<Option<Vec<u8>>, PromoteError> {
 /// What both programs would say, where that is good.
 fn checked(arguments: &Arguments, clone: &Clone) -> Result<Findings, PromoteError> {
     let Arguments { model, version, .. } = arguments;
-    let findings = check::environment(clone.folder(), &arguments.environment, &arguments.artifacts)?;
+    let findings =
+        check::environment(clone.folder(), &arguments.environment, &arguments.artifacts, &arguments.signatures)?;
     if !findings.good() {
         return Err(PromoteError::Bad(Box::new(findings)));
     }

@@ -15,3 +15,5 @@ mod operators;
 mod promote;
 mod requests;
 mod rolling;
+#[path = "../../sidecar/tests/sidecar/signing.rs"]
+mod signing;
