@@ -7,6 +7,7 @@
 //! The models that Mainstay ships lie in this crate's folder too and are [`embedded`].
 
 pub mod digest;
+pub mod edit;
 pub mod embedded;
 pub mod name;
 pub mod policy;

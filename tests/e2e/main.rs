@@ -12,6 +12,7 @@ mod harness;
 mod lifecycle;
 mod memory;
 mod operators;
+mod promote;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]
