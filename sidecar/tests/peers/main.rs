@@ -5,7 +5,10 @@
 #[path = "../sidecar/harness.rs"]
 #[allow(dead_code, reason = "what the other tests need of it")]
 mod bench;
+mod dvc;
 mod git;
 mod harness;
+mod lfs;
 mod objects;
+mod registry;
 mod web;
