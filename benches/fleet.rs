@@ -5,11 +5,7 @@
 //! day of traffic in `fleet/day.csv` is made, not recorded: [`day`] says how.
 //! `cargo bench --bench fleet` writes the plots of docs/fleet.md and docs/scale.md, and prints their tables.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a program for people at a terminal"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people at a terminal")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -117,7 +113,10 @@ fn commits(arguments: &Arguments, base: &Scenario, costs: &Costs) {
         ("a look each 1 s", Scenario { interval_s: 1.0, ..*base }),
         ("a look each 10 s", *base),
         ("a look each 60 s", Scenario { interval_s: 60.0, ..*base }),
-        ("a look each 600 s, told at 500 pods a second", Scenario { interval_s: 600.0, told_per_s: Some(500.0), ..*base }),
+        (
+            "a look each 600 s, told at 500 pods a second",
+            Scenario { interval_s: 600.0, told_per_s: Some(500.0), ..*base },
+        ),
         ("a look each 600 s, told at once", Scenario { interval_s: 600.0, told_per_s: Some(1e6), ..*base }),
         ("a look each 1 s at one of 10 caches", Scenario { interval_s: 1.0, cache, ..*base }),
         ("a look each 10 s at one of 10 caches", Scenario { cache, ..*base }),
@@ -179,7 +178,8 @@ fn load(arguments: &Arguments, base: &Scenario, costs: &Costs) {
         let mut cells = Vec::new();
         for ((_, interval_s, cache), line) in kinds.iter().zip(&mut lines) {
             let (interval_s, cache) = (*interval_s, *cache);
-            let scenario = Scenario { pods, interval_s, cache, cores: usize::MAX, commit_s: 1e9, end_s: 150.0, ..*base };
+            let scenario =
+                Scenario { pods, interval_s, cache, cores: usize::MAX, commit_s: 1e9, end_s: 150.0, ..*base };
             let busy = &simulate(&scenario, costs).busy_per_s[30..150];
             let busy = busy.iter().sum::<f64>() / busy.len() as f64;
             cells.push(format!("{busy:.2}"));
@@ -215,28 +215,18 @@ fn scale(arguments: &Arguments, costs: &Costs) {
         }
     }
     println!();
-    Plot {
-        title: "Time series of a fleet",
-        x: "pods",
-        y: "time series",
-        log_x: true,
-        log_y: true,
-        lines,
-    }
-    .write(&arguments.plots.join("series.svg"));
+    Plot { title: "Time series of a fleet", x: "pods", y: "time series", log_x: true, log_y: true, lines }
+        .write(&arguments.plots.join("series.svg"));
 
     println!("## Bytes that a roll takes from an artifact store or registry\n");
-    println!("| pods | model of 70 kB | 10 MB | 1 GB | seconds for 10 MB at 10 Gbit/s | for 1 GB |\n|---:|---:|---:|---:|---:|---:|");
+    println!(
+        "| pods | model of 70 kB | 10 MB | 1 GB | seconds for 10 MB at 10 Gbit/s | for 1 GB |\n|---:|---:|---:|---:|---:|---:|"
+    );
     for pods in [10.0, 100.0, 1000.0, 10_000.0] {
         let bytes = [70e3, 10e6, 1e9].map(|size| pods * size);
         let gigabytes = bytes.map(|bytes| format!("{:.2} GB", bytes / 1e9));
         let seconds = |bytes: f64| bytes * 8.0 / 10e9;
-        println!(
-            "| {pods:.0} | {} | {:.1} | {:.0} |",
-            gigabytes.join(" | "),
-            seconds(bytes[1]),
-            seconds(bytes[2])
-        );
+        println!("| {pods:.0} | {} | {:.1} | {:.0} |", gigabytes.join(" | "), seconds(bytes[1]), seconds(bytes[2]));
     }
     println!();
 }
@@ -244,7 +234,9 @@ fn scale(arguments: &Arguments, costs: &Costs) {
 /// How many pods an autoscaler keeps through a day.
 fn autoscaling(arguments: &Arguments, day: &[f64]) {
     println!("## A day of traffic\n");
-    println!("| a new pod answers after | pod hours | most pods | least | pods added and taken | seconds over twice the target | longest |");
+    println!(
+        "| a new pod answers after | pod hours | most pods | least | pods added and taken | seconds over twice the target | longest |"
+    );
     println!("|---|---:|---:|---:|---:|---:|---:|");
     let mut lines = vec![Line {
         name: "requests a second, in hundreds".to_owned(),

@@ -238,7 +238,9 @@ impl World<'_> {
             let (work_s, bytes) = match job.kind {
                 Kind::Look(_) | Kind::Refresh(_) => (self.costs.look_s, self.costs.look_bytes),
                 // It asks for the list again on the connection on which it fetches.
-                Kind::Fetch(_) => (self.costs.look_s + self.costs.pack_s, self.costs.fetch_bytes - self.costs.look_bytes),
+                Kind::Fetch(_) => {
+                    (self.costs.look_s + self.costs.pack_s, self.costs.fetch_bytes - self.costs.look_bytes)
+                }
             };
             let work_s = work_s * self.chance.between(1.0 - WORK_SPREAD, 1.0 + WORK_SPREAD);
             let second = (now / 1_000_000) as usize;

@@ -219,19 +219,20 @@ fn a_registry_that_has_other_bytes_than_were_asked_for_is_not_believed() {
     let text = retry(open(&format!("@sha256:{}", "0".repeat(64))).0.reconcile());
     assert!(text.contains("not found") || text.contains("unknown"), "{text}");
 
-    // The registry's disk fails: first the model, then the manifest.
+    // The registry's disk fails, first at the model, then at the manifest: that is no fault of the card.
     let kept = registry.kept(&format!("sha256:{}", Blob::of(&artifact).sha256));
     fs::write(&kept, &other).unwrap();
     let (mut sidecar, bench, _repo) = open(&pinned);
-    let text = refusal(sidecar.reconcile());
-    assert!(text.contains("has 1200000 bytes with sha256"), "{text}");
+    let text = retry(sidecar.reconcile());
+    assert!(text.contains("Invalid digest"), "{text}");
     fs::write(&kept, &artifact).unwrap();
     let kept = registry.kept(manifest["digest"].as_str().unwrap());
     let mut text = fs::read_to_string(&kept).unwrap();
     text.push('\n');
     fs::write(&kept, text).unwrap();
-    let text = retry(open(&pinned).0.reconcile());
-    assert!(bench.reader().current().unwrap().is_none(), "{text}");
+    let text = retry(sidecar.reconcile());
+    assert!(text.to_lowercase().contains("digest"), "{text}");
+    assert!(bench.reader().current().unwrap().is_none());
 }
 
 #[test]
@@ -246,7 +247,7 @@ fn a_registry_is_entered_with_the_password_of_the_moment_and_tells_nobody() {
         let repo = repository(&registry.uri(tag), &artifact);
         let mut bench = bench(&repo, &registry.folder(), &[]);
         let text = retry(bench.open().reconcile());
-        assert!(text.to_lowercase().contains("unauthorized") || text.contains("401"), "{text}");
+        assert!(text.contains("Not authorized"), "{text}");
         bench.settings.fetch.registry_config = Some(file.clone());
         let mut sidecar = bench.open();
         let config = |password: &str| {
@@ -255,7 +256,7 @@ fn a_registry_is_entered_with_the_password_of_the_moment_and_tells_nobody() {
         };
         config("shut sesame");
         let text = retry(sidecar.reconcile());
-        assert!(text.to_lowercase().contains("unauthorized") || text.contains("401"), "{text}");
+        assert!(text.contains("Not authorized"), "{text}");
         assert!(!text.contains("sesame") && !text.contains(&basic("author", "shut sesame")), "{text}");
         config("open sesame");
         assert_eq!(sidecar.reconcile(), Pass::Published);
