@@ -37,8 +37,25 @@ pub struct Desired {
     pub together: Vec<BTreeSet<ModelName>>,
     /// When that may go live.
     pub policy: Policy,
+    /// The files of every version.
+    pub versions: Vec<VersionFiles>,
     /// Where the bytes of every blob come from.
     pub sources: Vec<Source>,
+}
+
+/// The files of a version, which a signature of it must name.
+#[derive(Debug, Clone)]
+pub struct VersionFiles {
+    /// The model.
+    pub name: ModelName,
+    /// The version.
+    pub version: Version,
+    /// The bytes of its model.yaml.
+    pub spec: Blob,
+    /// The model file's name, without where it lies.
+    pub artifact_file: String,
+    /// The model file's bytes.
+    pub artifact: Blob,
 }
 
 /// Where the bytes of a blob come from.
@@ -122,13 +139,15 @@ pub fn desired(
     })?;
     let serving = Serving::parse(&file, &text)?;
     let Serving { default, models, together, policy, .. } = serving;
-    let mut desired = Desired { default, models: BTreeMap::new(), together, policy, sources: Vec::new() };
+    let mut desired =
+        Desired { default, models: BTreeMap::new(), together, policy, versions: Vec::new(), sources: Vec::new() };
     for (name, served) in &models {
         let mut versions = BTreeMap::new();
         for version in served.versions() {
             let role = if *version == served.stable { "stable" } else { "preview" };
             let asked = Asked { file: &file, text: &text, field: format!("models.{name}.{role}"), name, version };
-            let (released, sources) = version_asked(&asked, &mut read)?;
+            let (released, files, sources) = version_asked(&asked, &mut read)?;
+            desired.versions.push(files);
             versions.insert(version.clone(), released);
             desired.sources.extend(sources);
         }
@@ -155,8 +174,8 @@ pub fn stable_of(
         let Some(served) = serving.models.get(name) else { return Ok(None) };
         let version = &served.stable;
         let asked = Asked { file: &file, text: &text, field: format!("models.{name}.stable"), name, version };
-        let (bytes, sources) = version_asked(&asked, &mut read)?;
-        stable.push(Stable { name: name.clone(), version: version.clone(), bytes, sources: sources.into() });
+        let (bytes, files, sources) = version_asked(&asked, &mut read)?;
+        stable.push(Stable { name: name.clone(), version: version.clone(), bytes, files, sources: sources.into() });
     }
     Ok(Some(stable))
 }
@@ -170,6 +189,8 @@ pub struct Stable {
     pub version: Version,
     /// Its bytes.
     pub bytes: ReleasedVersion,
+    /// Its files, as a signature of it must name them.
+    pub files: VersionFiles,
     /// Where they come from.
     pub sources: Vec<Source>,
 }
@@ -186,7 +207,7 @@ struct Asked<'a> {
 fn version_asked(
     asked: &Asked<'_>,
     read: &mut impl FnMut(&str, u64) -> Result<Vec<u8>, Unread>,
-) -> Result<(ReleasedVersion, [Source; 2]), Trouble> {
+) -> Result<(ReleasedVersion, VersionFiles, [Source; 2]), Trouble> {
     let file = ModelSpec::path(asked.name, asked.version);
     let text = read(&file, FILE_BYTES_MAX as u64).map_err(|unread| match unread {
         Unread::Missing => Refusal {
@@ -224,7 +245,14 @@ fn version_asked(
     };
     let sources =
         [Source { blob: released.spec, origin: Origin::Bytes(text) }, Source { blob: released.artifact, origin }];
-    Ok((released, sources))
+    let files = VersionFiles {
+        name: spec.name,
+        version: spec.version,
+        spec: released.spec,
+        artifact_file: spec.artifact.location.file_name().to_owned(),
+        artifact: released.artifact,
+    };
+    Ok((released, files, sources))
 }
 
 /// The line, counted from 1, that holds the last of `marks`, each looked for from where the one before was found;
