@@ -116,8 +116,9 @@ impl Inquiry {
             Err(Trouble::Retry(problem)) => return Err(InquiryError::Unread(problem)),
         };
         let live = current.map(|current| {
-            let Release { commit, default, models, together, .. } = current.release;
-            Side { commit, default, models, together, cards: BTreeMap::new() }
+            let release = current.release;
+            let (default, models, together) = (release.default, release.models, release.together);
+            Side { commit: release.commit, default, models, together, cards: BTreeMap::new() }
         });
         let (mut live, mut asked) = (live, None);
         if let Some(Desired { default, models, together, sources, .. }) = wanted {
