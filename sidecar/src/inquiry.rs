@@ -4,13 +4,13 @@
 //! waits for it. Reads the environment's files and no more: nothing is fetched from outside git, no signature is verified,
 //! and what it reads is believed by nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_models::store::ReadError;
-use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, ReleasedModel};
+use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, Release, ReleasedModel};
 use serde::Serialize;
 
 use crate::Control;
@@ -65,6 +65,8 @@ pub struct Side {
     pub default: ModelName,
     /// The models.
     pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// The cards of the stable versions that are not the same on both sides.
     pub cards: BTreeMap<ModelName, String>,
 }
@@ -114,18 +116,18 @@ impl Inquiry {
             Err(Trouble::Retry(problem)) => return Err(InquiryError::Unread(problem)),
         };
         let live = current.map(|current| {
-            let release = current.release;
-            Side { commit: release.commit, default: release.default, models: release.models, cards: BTreeMap::new() }
+            let Release { commit, default, models, together, .. } = current.release;
+            Side { commit, default, models, together, cards: BTreeMap::new() }
         });
         let (mut live, mut asked) = (live, None);
-        if let Some(Desired { default, models, sources, .. }) = wanted {
+        if let Some(Desired { default, models, together, sources, .. }) = wanted {
             let mut texts = BTreeMap::new();
             for source in sources {
                 if let Origin::Bytes(bytes) = source.origin {
                     texts.insert(source.blob.sha256, bytes);
                 }
             }
-            let mut side = Side { commit: described.clone(), default, models, cards: BTreeMap::new() };
+            let mut side = Side { commit: described.clone(), default, models, together, cards: BTreeMap::new() };
             let live_models = live.as_ref().map(|live| &live.models);
             for (name, blob) in differing(&side.models, live_models) {
                 let bytes = texts.get(&blob.sha256).map_or(&[][..], Vec::as_slice);

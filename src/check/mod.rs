@@ -86,6 +86,8 @@ pub struct Findings {
     /// Why the sidecar would refuse the commit.
     refused: Option<Refusal>,
     pub versions: Vec<Finding>,
+    /// The models that would move only together.
+    together: Vec<BTreeSet<ModelName>>,
     /// Against what is live; empty where nothing was compared, or nothing differs.
     differences: Vec<Difference>,
 }
@@ -103,6 +105,8 @@ pub struct Finding {
     pub loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
+    /// Why it would wait, although it is good: for another model that it moves together with.
+    held: Option<String>,
 }
 
 /// Why nothing could be checked.
@@ -125,6 +129,18 @@ pub enum CheckError {
 impl Findings {
     pub fn good(&self) -> bool {
         self.refused.is_none() && self.versions.iter().all(|version| version.failed.is_none())
+    }
+
+    /// Notes which stable versions would wait for another one of their group.
+    fn hold_groups(&mut self) {
+        for group in &self.together {
+            let in_group = |finding: &Finding| finding.stable && group.contains(&finding.model);
+            let failed = self.versions.iter().find(|finding| in_group(finding) && finding.failed.is_some());
+            let Some(failed) = failed.map(|failed| format!("{} {}", failed.model, failed.version)) else { continue };
+            for finding in self.versions.iter_mut().filter(|finding| in_group(finding) && finding.failed.is_none()) {
+                finding.held = Some(format!("{failed} of its group would not load"));
+            }
+        }
     }
 }
 
@@ -196,7 +212,13 @@ impl<'a> Checker<'a> {
     }
 
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
-        let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
+        let mut findings = Findings {
+            environment,
+            refused: None,
+            versions: Vec::new(),
+            together: Vec::new(),
+            differences: Vec::new(),
+        };
         let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
         let resolved = desired(&findings.environment, read).and_then(|desired| {
             model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
@@ -231,12 +253,15 @@ impl<'a> Checker<'a> {
                     golden_rows: spec.golden.rows.len(),
                     loaded,
                     failed,
+                    held: None,
                 });
                 if *version == model.stable {
                     stable.push(spec);
                 }
             }
         }
+        findings.together = desired.together;
+        findings.hold_groups();
         findings.differences = live.map_or_else(Vec::new, |live| live.differences(&stable));
         Ok(findings)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mainstay_models::ModelSpec;
 use serde_json::{Value, json};
 
+use super::status::groups;
 use super::{Finding, Sidecars, Table, say, short, text};
 use crate::check::compare::Live;
 
@@ -127,6 +128,14 @@ fn moves(live: &Value, asked: &Value) -> Vec<Value> {
                 );
             }
         }
+    }
+    let names = |side: &Value| groups(side).iter().map(|group| group.join(" + ")).collect::<Vec<_>>();
+    let (had, wants) = (names(live), names(asked));
+    for group in wants.iter().filter(|group| !had.contains(group)) {
+        models.push(json!({ "model": group, "role": "together", "from": "", "to": "yes" }));
+    }
+    for group in had.iter().filter(|group| !wants.contains(group)) {
+        models.push(json!({ "model": group, "role": "together", "from": "yes", "to": "" }));
     }
     models
 }

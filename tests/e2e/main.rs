@@ -17,3 +17,4 @@ mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]
 mod signing;
+mod standing_in;
