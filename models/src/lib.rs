@@ -20,7 +20,7 @@ pub mod yaml;
 pub use digest::{Blob, Digest};
 pub use name::{EnvironmentName, ModelName, NameError, Version};
 pub use policy::Policy;
-pub use release::{Change, Commit, CommitId, Release, ReleasedModel, ReleasedVersion, Rollback};
+pub use release::{Change, Commit, CommitId, Fallback, Release, ReleasedModel, ReleasedVersion, Rollback};
 pub use serving::{Move, Role, Serving};
 pub use spec::ModelSpec;
 pub use store::{Publisher, Reader, ReleaseName};

@@ -2,6 +2,7 @@
 //!
 //! Written by the loop and by operators' orders, read by anybody at any time without holding the loop up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,8 +17,9 @@ use prometheus::{
 use serde::Serialize;
 
 use crate::ledger::Holds;
-pub use crate::server::FailedModel;
+pub use crate::server::{FailedModel, TriedFallback};
 use crate::trouble::{Refusal, Trouble};
+use crate::trust::model::SignedModel;
 use crate::trust::signers::Reason;
 use crate::trust::{Verified, Verify};
 
@@ -86,14 +88,20 @@ pub struct Status {
     pub verify: Verify,
     /// Whose word was taken for the newest release; none before this process published one, or without verification.
     pub verified: Option<Verified>,
+    /// Whether every version must be signed by itself.
+    pub verify_models: bool,
+    /// Who signed the versions of the newest release; none before this process published one, or without verification.
+    pub signed_models: Vec<SignedModel>,
     /// Whether what is published is what git asks for.
     pub sync: Sync,
     /// How what is published is doing.
     pub health: Health,
     /// Why it is not healthy.
     pub health_reason: Option<String>,
-    /// The versions that the server could not load.
+    /// The versions that are asked for and not live in the server.
     pub failed: Vec<FailedModel>,
+    /// Why models of which nothing answers have no earlier version to stand in for them.
+    pub walk_back: Option<String>,
     /// Why the last pass did not publish what git asks for.
     pub problem: Option<Problem>,
     /// The newest commit that git asked for, as far as known.
@@ -129,7 +137,9 @@ pub struct HeldBack {
     /// The default model that it asks for.
     pub default: ModelName,
     /// The models that it asks for.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
 }
 
 /// What holds a release back, the strongest first.
@@ -184,7 +194,9 @@ pub struct PublishedRelease {
     /// The default model.
     pub default: ModelName,
     /// The models.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// Where it is an earlier release's content again: which, and instead of what.
     pub rollback: Option<Rollback>,
     /// Its way here.
@@ -259,6 +271,8 @@ struct Metrics {
     rewinds_refused: IntCounter,
     signatures_verified: IntCounter,
     signature_failures: IntCounterVec,
+    model_signatures_verified: IntCounter,
+    model_signature_failures: IntCounterVec,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -358,6 +372,14 @@ impl Board {
         self.metrics.signature_failures.with_label_values(&[reason.label()]).inc();
     }
 
+    pub(crate) fn model_signature_verified(&self) {
+        self.metrics.model_signatures_verified.inc();
+    }
+
+    pub(crate) fn model_signature_failed(&self, reason: Reason) {
+        self.metrics.model_signature_failures.with_label_values(&[reason.label()]).inc();
+    }
+
     pub(crate) fn live(&self, since_desired: Duration) {
         self.metrics.commit_to_live.observe(since_desired.as_secs_f64());
     }
@@ -448,6 +470,7 @@ impl PublishedRelease {
             commit: current.release.commit.clone(),
             default: current.release.default.clone(),
             models: current.release.models.clone(),
+            together: current.release.together.clone(),
             rollback: current.release.rollback.clone(),
             times,
         }
@@ -559,6 +582,14 @@ impl Metrics {
                 Opts::new("signature_failures_total", "Commits refused for their signature, by reason."),
                 &["reason"],
             )),
+            model_signatures_verified: metric!(IntCounter::new(
+                "model_signatures_verified_total",
+                "Versions whose signature was good and by somebody who may sign them.",
+            )),
+            model_signature_failures: metric!(IntCounterVec::new(
+                Opts::new("model_signature_failures_total", "Versions refused for their signature, by reason."),
+                &["reason"],
+            )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(
                 Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
@@ -573,8 +604,11 @@ impl Metrics {
         for by in Trigger::ALL {
             metrics.triggers.with_label_values(&[by.label()]);
         }
-        for reason in Reason::ALL {
+        for reason in Reason::OF_COMMITS {
             metrics.signature_failures.with_label_values(&[reason.label()]);
+        }
+        for reason in Reason::OF_MODELS {
+            metrics.model_signature_failures.with_label_values(&[reason.label()]);
         }
         metrics
     }

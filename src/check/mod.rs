@@ -16,12 +16,13 @@ use mainstay_sidecar::desired::{Desired, desired};
 use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
+use mainstay_sidecar::trust::{self, model};
 use serde::Serialize;
 
 use crate::artifacts::Artifacts;
 use crate::failed;
 
-mod compare;
+pub mod compare;
 mod files;
 mod report;
 
@@ -54,6 +55,14 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     live: Option<String>,
 
+    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
+    #[arg(long, requires = "allowed_signers")]
+    verify_models: bool,
+
+    /// The sidecar's file of allowed signers.
+    #[arg(long, value_name = "FILE", requires = "verify_models")]
+    allowed_signers: Option<PathBuf>,
+
     #[command(flatten)]
     artifacts: Artifacts,
 
@@ -69,6 +78,8 @@ struct Findings {
     /// Why the sidecar would refuse the commit.
     refused: Option<Refusal>,
     versions: Vec<Finding>,
+    /// The models that would move only together.
+    together: Vec<BTreeSet<ModelName>>,
     /// Against what is live; empty where nothing was compared, or nothing differs.
     differences: Vec<Difference>,
 }
@@ -86,11 +97,13 @@ struct Finding {
     loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
+    /// Why it would wait, although it is good: for another model that it moves together with.
+    held: Option<String>,
 }
 
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub enum CheckError {
     #[error("cannot list the environments in {}: give a checkout of the configuration repository", path.display())]
     Environments { path: PathBuf, source: std::io::Error },
     #[error("there is no environment in {}: give a checkout of the configuration repository", path.display())]
@@ -108,6 +121,18 @@ enum CheckError {
 impl Findings {
     fn good(&self) -> bool {
         self.refused.is_none() && self.versions.iter().all(|version| version.failed.is_none())
+    }
+
+    /// Notes which stable versions would wait for another one of their group.
+    fn hold_groups(&mut self) {
+        for group in &self.together {
+            let in_group = |finding: &Finding| finding.stable && group.contains(&finding.model);
+            let failed = self.versions.iter().find(|finding| in_group(finding) && finding.failed.is_some());
+            let Some(failed) = failed.map(|failed| format!("{} {}", failed.model, failed.version)) else { continue };
+            for finding in self.versions.iter_mut().filter(|finding| in_group(finding) && finding.failed.is_none()) {
+                finding.held = Some(format!("{failed} of its group would not load"));
+            }
+        }
     }
 }
 
@@ -142,13 +167,19 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
     let program = std::env::current_exe().map_err(CheckError::Folder)?;
     let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
     let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
-    let checker = Checker { root: &arguments.path, publisher, fetcher, trial: Trial { program } };
+    let trust = trust::Settings {
+        verify_models: arguments.verify_models,
+        allowed_signers: arguments.allowed_signers.clone(),
+        ..trust::Settings::default()
+    };
+    let checker = Checker { root: &arguments.path, trust, publisher, fetcher, trial: Trial { program } };
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
+    trust: trust::Settings,
     publisher: Arc<Publisher>,
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
@@ -157,9 +188,19 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
-        let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
-        let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
-        let (desired, unseen) = match resolved.and_then(|desired| self.add(desired)) {
+        let mut findings = Findings {
+            environment,
+            refused: None,
+            versions: Vec::new(),
+            together: Vec::new(),
+            differences: Vec::new(),
+        };
+        let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+        let resolved = desired(&findings.environment, read).and_then(|desired| {
+            model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
+            self.add(desired)
+        });
+        let (desired, unseen) = match resolved {
             Ok(added) => added,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);
@@ -188,12 +229,15 @@ impl Checker<'_> {
                     golden_rows: spec.golden.rows.len(),
                     loaded,
                     failed,
+                    held: None,
                 });
                 if *version == model.stable {
                     stable.push(spec);
                 }
             }
         }
+        findings.together = desired.together;
+        findings.hold_groups();
         findings.differences = live.map_or_else(Vec::new, |live| live.differences(&stable));
         Ok(findings)
     }

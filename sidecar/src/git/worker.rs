@@ -22,15 +22,15 @@ use std::time::Duration;
 
 use git2::{
     AutotagOption, Commit as GitCommit, ConfigLevel, Cred, CredentialType, Direction, ErrorClass, ErrorCode,
-    FetchOptions, ObjectType, Oid, Remote, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
+    FetchOptions, ObjectType, Oid, ProxyOptions, Remote, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
     RepositoryInitOptions, Tree,
 };
 use mainstay_models::{Commit, CommitId};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
-use super::Transport;
 use super::frame::{self, Advertised, Failure, Fetched, History, Job, Lineage, Relation, Reply, Request};
 use super::tags::{self, NoTag};
+use super::{PROXY_VARIABLES, Transport};
 
 /// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -138,8 +138,8 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
         Request::Lineage { commit, earlier, commits_max } => {
             Reply::Lineage(home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?)
         }
-        Request::History { commit, path, commits_max, entries_max } => {
-            Reply::History(home.healing(|repo| history(repo, commit, path, *commits_max, *entries_max))?)
+        Request::History { commit, paths, commits_max, entries_max } => {
+            Reply::History(home.healing(|repo| history(repo, commit, paths, *commits_max, *entries_max))?)
         }
     };
     Ok(Answer::Said(reply))
@@ -285,6 +285,7 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks)
+        .proxy_options(proxy())
         .follow_redirects(RemoteRedirect::None)
         .download_tags(AutotagOption::None)
         .update_fetchhead(false);
@@ -326,11 +327,13 @@ fn open_remote<'r>(job: &Job, repo: &'r Repository) -> Result<Remote<'r>, Failur
 }
 
 fn connect<'r, 'c, 'j: 'c>(job: &'j Job, remote: &'c mut Remote<'r>) -> Result<RemoteConnection<'r, 'c, 'j>, Failure> {
-    let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(job)), None);
+    let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(job)), Some(proxy()));
     connected.map_err(|e| {
         let reason = match (e.code(), job.address.transport()) {
             (ErrorCode::Certificate, Transport::Ssh) => "its host key is not the one in the known_hosts file",
             (ErrorCode::Certificate, _) => "its certificate is not one that is trusted for it",
+            // libgit2 takes a folder that is not there for an address of a kind that it does not know.
+            _ if job.address.folder().is_some_and(|folder| !folder.exists()) => "there is no such folder",
             _ => e.message(),
         };
         unreached(job, "reach", reason)
@@ -419,6 +422,14 @@ fn callbacks(job: &Job) -> RemoteCallbacks<'_> {
     callbacks
 }
 
+/// The way through a proxy, for https: what `https_proxy` and `no_proxy` say, which the parent passes on. It is asked for
+/// no credentials of the repository's: its own stand in its address.
+fn proxy<'a>() -> ProxyOptions<'a> {
+    let mut options = ProxyOptions::new();
+    options.auto();
+    options
+}
+
 fn read_token(path: &Path) -> Result<String, String> {
     let problem = |problem: &str| format!("cannot use the token file {}: {problem}", path.display());
     let bytes = std::fs::read(path).map_err(|e| problem(&e.to_string()))?;
@@ -432,6 +443,14 @@ fn read_token(path: &Path) -> Result<String, String> {
 }
 
 fn unreached(job: &Job, attempt: &str, reason: &str) -> Failure {
+    // Of a proxy's address that it cannot use libgit2 repeats all, the password too.
+    let addresses = PROXY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok());
+    let told = |address: String| {
+        let secret =
+            address.rsplit_once('@').map(|(secret, _)| secret.rsplit("//").next().unwrap_or(secret).to_owned());
+        secret.is_some_and(|secret| !secret.is_empty() && reason.contains(&secret))
+    };
+    let reason = if addresses.into_iter().any(told) { "the proxy's address cannot be used" } else { reason };
     Failure::Remote { attempt: attempt.to_owned(), address: job.address.to_string(), reason: excerpt(reason) }
 }
 
@@ -467,6 +486,7 @@ fn describe(commit: &GitCommit<'_>) -> Result<Commit, Fault> {
 /// What a path leads to in a commit.
 enum Entry {
     File(Oid),
+    Folder(Oid),
     Other(&'static str),
     None,
 }
@@ -481,7 +501,7 @@ fn find_entry(repo: &Repository, commit: &GitCommit<'_>, path: &str) -> Result<E
         let Some(entry) = tree.get_name(segment) else { return Ok(Entry::None) };
         match (entry.filemode(), segments.peek()) {
             (0o100644 | 0o100755 | 0o100664, None) => return Ok(Entry::File(entry.id())),
-            (0o040000, None) => return Ok(Entry::Other("a folder")),
+            (0o040000, None) => return Ok(Entry::Folder(entry.id())),
             (0o040000, Some(_)) => tree_id = entry.id(),
             (0o120000, _) => return Ok(Entry::Other("behind a symbolic link")),
             (0o160000, _) => return Ok(Entry::Other("in a submodule")),
@@ -495,6 +515,9 @@ fn find_entry(repo: &Repository, commit: &GitCommit<'_>, path: &str) -> Result<E
 fn read(repo: &Repository, commit: &CommitId, path: &str, bytes_max: u64) -> Result<Vec<u8>, Fault> {
     let oid = match find_entry(repo, &find_commit(repo, commit)?, path)? {
         Entry::File(oid) => oid,
+        Entry::Folder(_) => {
+            return Err(Failure::NotAFile { path: path.to_owned(), kind: "a folder".to_owned() }.into());
+        }
         Entry::Other(kind) => {
             return Err(Failure::NotAFile { path: path.to_owned(), kind: kind.to_owned() }.into());
         }
@@ -582,21 +605,25 @@ fn lineage(repo: &Repository, commit: &CommitId, earlier: &CommitId, commits_max
 fn history(
     repo: &Repository,
     start: &CommitId,
-    path: &str,
+    paths: &[String],
     commits_max: usize,
     entries_max: usize,
 ) -> Result<History, Fault> {
-    let content = |commit: &GitCommit<'_>| match find_entry(repo, commit, path)? {
-        Entry::File(oid) => Ok::<_, Fault>(Some(oid)),
-        Entry::Other(_) | Entry::None => Ok(None),
+    let content = |commit: &GitCommit<'_>| {
+        let id = |path: &String| match find_entry(repo, commit, path)? {
+            Entry::File(oid) | Entry::Folder(oid) => Ok::<_, Fault>(Some(oid)),
+            Entry::Other(_) | Entry::None => Ok(None),
+        };
+        paths.iter().map(id).collect::<Result<Vec<_>, _>>()
     };
+    let nothing = vec![None; paths.len()];
     let mut commits = Vec::new();
     let mut commit = find_commit(repo, start)?;
     let mut after = content(&commit)?;
     for _ in 0..commits_max {
         // A parent that is not there is the edge of a shallow remote.
         let parent = commit.parent_id(0).ok().and_then(|id| repo.find_commit(id).ok());
-        let before = parent.as_ref().map(content).transpose()?.flatten();
+        let before = parent.as_ref().map_or_else(|| Ok(nothing.clone()), content)?;
         if before != after {
             if commits.len() == entries_max {
                 return Ok(History { commits, complete: false });
