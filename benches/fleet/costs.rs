@@ -9,8 +9,6 @@ pub struct Costs {
     pub look_bytes: f64,
     /// Of the git host's processor: TLS, web server and git.
     pub look_s: f64,
-    /// The part of it that a cache has too: TLS and web server.
-    pub web_s: f64,
     /// Of a pass that fetches, its own look included.
     pub fetch_bytes: f64,
     /// Of the git host's processor, for the pack alone.
@@ -39,7 +37,6 @@ impl Costs {
         Self {
             look_bytes: get("bytes of a look, both ways"),
             look_s: web_s + get("git host's processor time of a look, git itself") / 1e3,
-            web_s,
             fetch_bytes: get("bytes of a pass that fetches a roll"),
             pack_s: get("git host's processor time of a pack") / 1e3,
             sidecar_series: get("time series of a sidecar"),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_models::store::ReadError;
-use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, Release, ReleasedModel};
+use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, ReleasedModel};
 use serde::Serialize;
 
 use crate::Control;
