@@ -54,9 +54,9 @@ variable "github_environment" {
 }
 
 variable "github_plan_environment" {
-  description = "GitHub environment of the planning job."
+  description = "GitHub environment of the planning job; null: infrastructure-plan-gcp-<environment>."
   type        = string
-  default     = "infrastructure-plan"
+  default     = null
 }
 
 provider "google" {
@@ -79,7 +79,7 @@ locals {
   repository = coalesce(var.github_repository, "-")
 
   subjects = {
-    plan  = "repo:${local.repository}:environment:${var.github_plan_environment}"
+    plan  = "repo:${local.repository}:environment:${coalesce(var.github_plan_environment, "infrastructure-plan-gcp-${var.environment}")}"
     apply = "repo:${local.repository}:environment:${coalesce(var.github_environment, "infrastructure-gcp-${var.environment}")}"
   }
 }
