@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mainstay_models::store::Current;
 use mainstay_models::yaml::FILE_BYTES_MAX;
 use mainstay_models::{Change, Commit, CommitId, Digest, EnvironmentName, Publisher, Release, ReleaseName, Serving};
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 use crate::Control;
@@ -174,7 +175,7 @@ impl Agent {
 
     /// Makes the store say what git says, or says why not.
     pub fn reconcile(&mut self) -> Pass {
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), self.cpu_time());
         let orders = self.control.begin();
         self.board.beat();
         self.held = None;
@@ -198,7 +199,8 @@ impl Agent {
             Err(Trouble::Refused(_)) => Ended::Refused,
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
-        self.board.passed(ended, started.elapsed(), orders.trigger, self.git.workers_started());
+        let cpu = self.cpu_time().saturating_sub(cpu);
+        self.board.passed(ended, started.elapsed(), cpu, orders.trigger, self.git.workers_started());
         self.look_after_the_store(asked.is_some());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
@@ -209,6 +211,12 @@ impl Agent {
             Err(Trouble::Refused(refusal)) => Pass::Refused(refusal),
             Err(Trouble::Retry(problem)) => Pass::Retry(problem),
         }
+    }
+
+    /// What this thread and the git worker have used of the processor.
+    fn cpu_time(&mut self) -> Duration {
+        let own = clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or(Duration::ZERO);
+        own + self.git.cpu_time()
     }
 
     /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
@@ -377,7 +385,11 @@ impl Agent {
         for source in sources {
             self.board.beat();
             let read = |path: &str, bytes_max| self.git.read(commit, path, bytes_max).map_err(unread);
-            wanted.extend(self.settings.supply.add(&self.publisher, source, read)?);
+            let taken = self.settings.supply.add(&self.publisher, source, read);
+            if let Err(Trouble::Refused(_)) = &taken {
+                self.board.digest_failed("git");
+            }
+            wanted.extend(taken?);
         }
         if wanted.is_empty() {
             return Ok(());

@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use mainstay_models::store::Current;
 use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, ReleasedModel, Rollback};
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use serde::Serialize;
 
@@ -238,8 +238,9 @@ pub struct LastPass {
 pub struct Board {
     status: ArcSwap<Status>,
     metrics: Metrics,
-    /// Held by whoever changes the status, so that no change is lost and the metrics follow in order.
-    changing: Mutex<()>,
+    /// Since when git asks for something else than is published; none while it does not. Held by whoever changes the
+    /// status, so that no change is lost and the metrics follow in order.
+    behind_since: Mutex<Option<Instant>>,
     started: Instant,
     /// When the loop last showed that it is not stuck, in ms since `started`.
     beat_ms: AtomicU64,
@@ -250,7 +251,9 @@ struct Metrics {
     registry: Registry,
     passes: IntCounterVec,
     pass_seconds: HistogramVec,
+    pass_cpu_seconds: CounterVec,
     last_success: Gauge,
+    behind: Gauge,
     release: IntGaugeVec,
     desired: IntGaugeVec,
     sync: IntGaugeVec,
@@ -259,6 +262,7 @@ struct Metrics {
     downloads: IntCounterVec,
     downloaded_bytes: IntCounterVec,
     downloads_resumed: IntCounter,
+    digest_failures: IntCounterVec,
     releases: IntCounter,
     scrubbed_bytes: IntCounter,
     damaged_blobs: IntCounter,
@@ -288,7 +292,7 @@ impl Board {
         let board = Self {
             status: ArcSwap::from_pointee(status),
             metrics: Metrics::new(),
-            changing: Mutex::new(()),
+            behind_since: Mutex::new(None),
             started: Instant::now(),
             beat_ms: AtomicU64::new(0),
         };
@@ -303,6 +307,9 @@ impl Board {
 
     /// The metrics now, in the text format.
     pub fn metrics(&self) -> String {
+        let behind = self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.behind.set(behind.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        drop(behind);
         let text = TextEncoder::new().encode_to_string(&self.metrics.registry.gather());
         text.expect("metrics that were registered can be written")
     }
@@ -318,11 +325,12 @@ impl Board {
 
     /// Changes the status. The loop and the orders of operators do, one after the other; readers never wait.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.status();
         let mut status = (*before).clone();
         change(&mut status);
         self.metrics.show(Some(&before), &status);
+        *behind = if status.is_behind() { behind.or_else(|| Some(Instant::now())) } else { None };
         self.status.store(Arc::new(status));
     }
 
@@ -333,6 +341,14 @@ impl Board {
     /// How asking one place for an artifact ended.
     pub(crate) fn downloaded(&self, scheme: &str, outcome: &str) {
         self.metrics.downloads.with_label_values(&[scheme, outcome]).inc();
+        if outcome == "wrong" {
+            self.digest_failed(scheme);
+        }
+    }
+
+    /// An artifact was not what its card promises; `source` is the kind of place that has it.
+    pub(crate) fn digest_failed(&self, source: &str) {
+        self.metrics.digest_failures.with_label_values(&[source]).inc();
     }
 
     pub(crate) fn downloaded_bytes(&self, scheme: &str, bytes: u64) {
@@ -393,8 +409,10 @@ impl Board {
         self.metrics.webhooks_refused.inc();
     }
 
-    pub(crate) fn passed(&self, ended: Ended, took: Duration, trigger: u64, workers_started: u64) {
+    /// A pass came to its end, and cost so much of the processor.
+    pub(crate) fn passed(&self, ended: Ended, took: Duration, cpu: Duration, trigger: u64, workers_started: u64) {
         let label = ended.label();
+        self.metrics.pass_cpu_seconds.with_label_values(&[label]).inc_by(cpu.as_secs_f64());
         self.metrics.passes.with_label_values(&[label]).inc();
         self.metrics.pass_seconds.with_label_values(&[label]).observe(took.as_secs_f64());
         self.metrics.workers.inc_by(workers_started.saturating_sub(self.metrics.workers.get()));
@@ -405,6 +423,14 @@ impl Board {
                 status.last_success_unix_ms = Some(at_unix_ms);
             }
         });
+    }
+}
+
+impl Status {
+    /// Whether git is known to ask for something else than is published.
+    fn is_behind(&self) -> bool {
+        let published = self.release.as_ref().map(|release| &release.commit.id);
+        self.desired.is_some() && self.desired.as_ref() != published
     }
 }
 
@@ -501,6 +527,17 @@ impl Metrics {
         let metrics = Self {
             passes: metric!(IntCounterVec::new(Opts::new("passes_total", "Passes, by outcome."), &["outcome"])),
             pass_seconds: metric!(HistogramVec::new(pass_opts.buckets(pass_buckets), &["outcome"])),
+            pass_cpu_seconds: metric!(CounterVec::new(
+                Opts::new(
+                    "pass_cpu_seconds_total",
+                    "Processor time of passes and of the git worker in them, by outcome."
+                ),
+                &["outcome"],
+            )),
+            behind: metric!(Gauge::with_opts(Opts::new(
+                "behind_seconds",
+                "For how long git has been known to ask for something else than is published; 0 while it does not.",
+            ))),
             last_success: metric!(Gauge::with_opts(Opts::new(
                 "last_success_timestamp_seconds",
                 "When a pass last found or made the published release the one that git asks for; 0 before the first.",
@@ -539,6 +576,13 @@ impl Metrics {
             downloads_resumed: metric!(IntCounter::new(
                 "downloads_resumed_total",
                 "Downloads that went on where one before them was cut off.",
+            )),
+            digest_failures: metric!(IntCounterVec::new(
+                Opts::new(
+                    "digest_failures_total",
+                    "Artifacts that were not what their card promises, by the kind of place that has them.",
+                ),
+                &["source"],
             )),
             releases: metric!(IntCounter::new("releases_published_total", "Releases published.")),
             scrubbed_bytes: metric!(IntCounter::new(
@@ -600,7 +644,9 @@ impl Metrics {
         for ended in Ended::ALL {
             // A rate over a counter that is not there yet misses its first step.
             metrics.passes.with_label_values(&[ended.label()]);
+            metrics.pass_cpu_seconds.with_label_values(&[ended.label()]);
         }
+        metrics.digest_failures.with_label_values(&["git"]);
         for by in Trigger::ALL {
             metrics.triggers.with_label_values(&[by.label()]);
         }

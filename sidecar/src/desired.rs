@@ -44,7 +44,7 @@ pub struct Desired {
 }
 
 /// The files of a version, which a signature of it must name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct VersionFiles {
     /// The model.
     pub name: ModelName,
@@ -189,7 +189,7 @@ pub struct Stable {
     pub version: Version,
     /// Its bytes.
     pub bytes: ReleasedVersion,
-    /// Its files, which a signature of it must name.
+    /// Its files, as a signature of it must name them.
     pub files: VersionFiles,
     /// Where they come from.
     pub sources: Vec<Source>,

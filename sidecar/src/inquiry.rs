@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_models::store::ReadError;
-use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, Release, ReleasedModel};
+use mainstay_models::{Blob, Commit, CommitId, EnvironmentName, ModelName, Reader, ReleasedModel};
 use serde::Serialize;
 
 use crate::Control;
@@ -116,8 +116,9 @@ impl Inquiry {
             Err(Trouble::Retry(problem)) => return Err(InquiryError::Unread(problem)),
         };
         let live = current.map(|current| {
-            let Release { commit, default, models, together, .. } = current.release;
-            Side { commit, default, models, together, cards: BTreeMap::new() }
+            let release = current.release;
+            let (default, models, together) = (release.default, release.models, release.together);
+            Side { commit: release.commit, default, models, together, cards: BTreeMap::new() }
         });
         let (mut live, mut asked) = (live, None);
         if let Some(Desired { default, models, together, sources, .. }) = wanted {

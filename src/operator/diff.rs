@@ -129,13 +129,10 @@ fn moves(live: &Value, asked: &Value) -> Vec<Value> {
             }
         }
     }
-    let names = |side: &Value| groups(side).iter().map(|group| group.join(" + ")).collect::<Vec<_>>();
+    let names = |side: &Value| groups(side).iter().map(|group| group.join(" + ")).collect::<BTreeSet<_>>();
     let (had, wants) = (names(live), names(asked));
-    for group in wants.iter().filter(|group| !had.contains(group)) {
-        models.push(json!({ "model": group, "role": "together", "from": "", "to": "yes" }));
-    }
-    for group in had.iter().filter(|group| !wants.contains(group)) {
-        models.push(json!({ "model": group, "role": "together", "from": "yes", "to": "" }));
+    for (only, from, to) in [(had.difference(&wants), "yes", ""), (wants.difference(&had), "", "yes")] {
+        models.extend(only.map(|group| json!({ "model": group, "role": "together", "from": from, "to": to })));
     }
     models
 }

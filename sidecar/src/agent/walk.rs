@@ -7,7 +7,7 @@
 //!
 //! One step at a time: the server's status says whether the fallback loads, and if not, the walk goes on from its commit.
 //! So it ends, and a restart does not begin it anew. Only commits that the live one descends from by first parents are
-//! looked at, and where signatures are verified, each must have a good one of its own. Models that move together walk
+//! looked at, and where signatures are verified, each must have a good one of its own, and so must a signed model. Models that move together walk
 //! back together, to one commit. Asks the mirror alone: the repository need not be reachable.
 
 use std::collections::{BTreeSet, HashSet};
@@ -146,10 +146,11 @@ impl Agent {
                 let Some(mut stable) = stable.filter(|stable| !self.is_bad(current, stable)) else { return Ok(None) };
                 let (settings, git, board) = (&self.settings.trust, &mut self.git, &self.board);
                 Judge { settings, environment: &environment, git, board }.check_earlier(&commit)?;
-                for Stable { files, sources, .. } in &mut stable {
-                    // What must be signed to go live must be signed to stand in.
-                    let read = |path: &str, bytes_max| self.git.read(&commit, path, bytes_max).map_err(unread);
-                    model::check(&self.settings.trust, &environment, std::slice::from_ref(files), None, read)?;
+                let versions: Vec<_> = stable.iter().map(|stable| stable.files.clone()).collect();
+                let (trust, git, board) = (&self.settings.trust, &mut self.git, &*self.board);
+                let read = |path: &str, bytes_max| git.read(&commit, path, bytes_max).map_err(unread);
+                model::check(trust, &environment, &versions, Some(board), read)?;
+                for Stable { sources, .. } in &mut stable {
                     self.supply(&commit, std::mem::take(sources))?;
                 }
                 Ok(Some(stable))

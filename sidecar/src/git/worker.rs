@@ -31,6 +31,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use super::frame::{self, Advertised, Failure, Fetched, History, Job, Lineage, Relation, Reply, Request};
 use super::tags::{self, NoTag};
 use super::{PROXY_VARIABLES, Transport};
+use crate::footprint;
 
 /// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -68,7 +69,9 @@ pub fn run() -> ExitCode {
         let _ = kill_process(getpid(), Signal::KILL);
     });
     let mut stdout = io::stdout().lock();
+    let mut busy = true;
     for job in jobs {
+        let was_busy = std::mem::replace(&mut busy, !matches!(job.request, Request::Advertise));
         let (reply, body) = match answer(&job) {
             Ok(Answer::Said(reply)) => (reply, Vec::new()),
             Ok(Answer::Blob(body)) => (Reply::Blob { size_bytes: body.len() as u64 }, body),
@@ -78,6 +81,10 @@ pub fn run() -> ExitCode {
             frame::write(&mut stdout, &reply).and_then(|()| stdout.write_all(&body)).and_then(|()| stdout.flush());
         if sent.is_err() {
             break;
+        }
+        // From here on there may be nothing but advertisements for days.
+        if was_busy && !busy {
+            footprint::give_back();
         }
     }
     ExitCode::SUCCESS

@@ -36,8 +36,7 @@ fn the_walk_goes_back_step_by_step_also_over_a_restart_and_without_the_repositor
         let mut sidecar = bench.open();
         eventually("a step back", || {
             sidecar.reconcile();
-            (published(&bench) != pair("1.3.0", None) && published(&bench).1.unwrap() <= version.to_owned())
-                .then_some(())
+            (published(&bench) != pair("1.3.0", None) && *published(&bench).1.unwrap() <= *version).then_some(())
         });
     }
     let mut sidecar = bench.open();

@@ -54,9 +54,9 @@ variable "github_environment" {
 }
 
 variable "github_plan_environment" {
-  description = "GitHub environment of the planning job; null: infrastructure-plan-aws-<environment>."
+  description = "GitHub environment of the planning job."
   type        = string
-  default     = null
+  default     = "infrastructure-plan"
 }
 
 variable "github_provider" {
@@ -233,7 +233,7 @@ resource "aws_iam_openid_connect_provider" "github" {
 locals {
   # A job is known by the environment that it runs in. Forks get no token at all.
   subjects = {
-    plan  = "repo:${coalesce(var.github_repository, "-")}:environment:${coalesce(var.github_plan_environment, "infrastructure-plan-aws-${var.environment}")}"
+    plan  = "repo:${coalesce(var.github_repository, "-")}:environment:${var.github_plan_environment}"
     apply = "repo:${coalesce(var.github_repository, "-")}:environment:${coalesce(var.github_environment, "infrastructure-aws-${var.environment}")}"
   }
 

@@ -54,9 +54,9 @@ variable "github_environment" {
 }
 
 variable "github_plan_environment" {
-  description = "GitHub environment of the planning job; null: infrastructure-plan-azure-<environment>."
+  description = "GitHub environment of the planning job."
   type        = string
-  default     = null
+  default     = "infrastructure-plan"
 }
 
 variable "scan_images" {
@@ -97,7 +97,7 @@ locals {
   repository   = coalesce(var.github_repository, "-")
 
   subjects = {
-    plan  = "repo:${local.repository}:environment:${coalesce(var.github_plan_environment, "infrastructure-plan-azure-${var.environment}")}"
+    plan  = "repo:${local.repository}:environment:${var.github_plan_environment}"
     apply = "repo:${local.repository}:environment:${coalesce(var.github_environment, "infrastructure-azure-${var.environment}")}"
   }
 

@@ -54,9 +54,9 @@ variable "github_environment" {
 }
 
 variable "github_plan_environment" {
-  description = "GitHub environment of the planning job; null: infrastructure-plan-gcp-<environment>."
+  description = "GitHub environment of the planning job."
   type        = string
-  default     = null
+  default     = "infrastructure-plan"
 }
 
 provider "google" {
@@ -79,7 +79,7 @@ locals {
   repository = coalesce(var.github_repository, "-")
 
   subjects = {
-    plan  = "repo:${local.repository}:environment:${coalesce(var.github_plan_environment, "infrastructure-plan-gcp-${var.environment}")}"
+    plan  = "repo:${local.repository}:environment:${var.github_plan_environment}"
     apply = "repo:${local.repository}:environment:${coalesce(var.github_environment, "infrastructure-gcp-${var.environment}")}"
   }
 }

@@ -27,7 +27,7 @@ run "prod" {
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.plan[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:infrastructure-plan-aws-prod"
+    condition     = jsondecode(aws_iam_role.plan[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/mainstay:environment:infrastructure-plan"
     error_message = "a job outside its environment can plan"
   }
 

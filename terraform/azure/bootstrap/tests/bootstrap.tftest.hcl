@@ -22,7 +22,7 @@ run "prod" {
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.workflow["plan"].subject == "repo:example/mainstay:environment:infrastructure-plan-azure-prod"
+    condition     = azurerm_federated_identity_credential.workflow["plan"].subject == "repo:example/mainstay:environment:infrastructure-plan"
     error_message = "a job outside its environment can plan"
   }
 

@@ -29,7 +29,7 @@ run "prod" {
   }
 
   assert {
-    condition     = endswith(google_service_account_iam_member.workflow["plan"].member, "/subject/repo:example/mainstay:environment:infrastructure-plan-gcp-prod")
+    condition     = endswith(google_service_account_iam_member.workflow["plan"].member, "/subject/repo:example/mainstay:environment:infrastructure-plan")
     error_message = "a job outside its environment can plan"
   }
 
