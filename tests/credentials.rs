@@ -189,8 +189,11 @@ fn a_key_for_ssh_is_not_told() {
 fn a_proxys_password_is_not_told() {
     let folder = TempDir::new().unwrap();
     let proxy = Host::start(|_| http("407 Proxy Authentication Required", "Proxy-Authenticate: Basic\r\n", ""));
-    for address in [format!("http://ada:pr0xy-password@{}", proxy.address), "http://ada:pr0xy-password@:no/".to_owned()]
-    {
+    for address in [
+        format!("http://ada:pr0xy-password@{}", proxy.address),
+        "http://ada:pr0xy-password@:no/".to_owned(),
+        "/ada:pr0xy-password@proxy".to_owned(),
+    ] {
         let said = sync(folder.path(), "https://git.example/ada/config.git", &[], &[("HTTPS_PROXY", &address)]);
         hides(&said, "pr0xy-password");
         hides(&said, "ada:pr0xy-password");

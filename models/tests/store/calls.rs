@@ -207,7 +207,9 @@ fn finish_mending(root: &Path, before: &facts::Seen) {
     facts::check_unchanged(before, &facts::check(root));
     assert_eq!(std::fs::read(scrub::blob_path(root, scrub::GOOD)).unwrap(), scrub::GOOD);
     assert!(files(&root.join("tmp")).is_empty());
-    assert!(files(&root.join("quarantine")).len() <= 4);
+    // What was damaged is kept where the disk lets it be kept, which mending does not wait for.
+    let quarantine = root.join("quarantine");
+    assert!(!quarantine.exists() || files(&quarantine).len() <= 4);
 }
 
 #[test]

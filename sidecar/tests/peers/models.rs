@@ -11,7 +11,7 @@ use crate::harness::tool;
 
 /// Signs as a training pipeline does, with a key in `key`, and the tool's own options.
 fn sign(key: &Path, folder: &Path, options: &[&str]) {
-    let mut command = Command::new(tool("venv/bin/model_signing"));
+    let mut command = Command::new(tool("signing/bin/model_signing"));
     command.args(["sign", "key", "--private_key"]).arg(key).arg("--signature").arg(folder.join("model.sig"));
     succeed(command.args(options).arg(folder));
 }
@@ -51,7 +51,7 @@ fn what_the_reference_implementation_signs_goes_live_and_nothing_else() {
         assert_eq!(sidecar.reconcile(), Pass::Published, "{curve}");
 
         // What the tool itself finds good is good here, and the other way round.
-        let mut verify = Command::new(tool("venv/bin/model_signing"));
+        let mut verify = Command::new(tool("signing/bin/model_signing"));
         verify.args(["verify", "key", "--public_key"]).arg(folder.join("key.pub")).arg("--signature");
         verify.arg(version.join("model.sig")).arg(&version);
         succeed(&mut verify);
