@@ -264,12 +264,11 @@ fn a_hold_holds_also_what_is_live_and_cannot_be_read_after_a_restart() {
     let (_other_folder, patient) = after_damage(&repo, patient, |store| {
         spoil_current(store);
         std::fs::remove_dir_all(store.join("git")).unwrap();
-        for release in ["1", "2"] {
-            let files = std::fs::read_dir(store.join("releases")).unwrap();
-            let file = files
-                .map(|file| file.unwrap().path())
-                .find(|file| file.file_name().unwrap().to_str().unwrap().starts_with(&format!("{release}-")));
-            std::fs::remove_file(file.unwrap()).unwrap();
+        let current = std::fs::read_link(store.join("current")).unwrap();
+        for file in std::fs::read_dir(store.join("releases")).unwrap().map(|file| file.unwrap()) {
+            if Some(file.file_name().as_os_str()) != current.file_name() {
+                std::fs::remove_file(file.path()).unwrap();
+            }
         }
         std::fs::rename(&git, git.with_file_name("away")).unwrap();
     });
