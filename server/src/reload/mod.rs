@@ -7,7 +7,7 @@
 //! A file system event is a hint that carries no data; a poll each second is the truth, since inotify
 //! misses swaps on mounted volumes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -26,13 +26,13 @@ use notify::{RecursiveMode, Watcher};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::Runtime;
+use crate::engine::{EngineChoice, EngineName};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::wire::Signature;
 
 mod trial;
 
-pub use trial::{Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
+pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,6 +82,10 @@ pub struct VersionStatus {
     pub serving: Option<Version>,
     /// Why it failed.
     pub reason: Option<String>,
+    /// What runs it, if it is live.
+    pub engine: Option<EngineName>,
+    /// Why it is not compiled, if it is live and is not.
+    pub not_compiled: Option<String>,
 }
 
 /// Whether a version is live.
@@ -103,13 +107,13 @@ pub struct Reloader {
     status: Arc<ArcSwap<Status>>,
     /// The release whose pass is done, so that there is nothing to do until another comes.
     done: Option<ReleaseName>,
-    passed: HashSet<ReleasedVersion>,
+    passed: HashMap<ReleasedVersion, Admission>,
 }
 
 /// Turns bytes into versions that answer.
 pub struct Loader {
-    /// The library that runs models.
-    pub runtime: Runtime,
+    /// Which engine models are to be run by.
+    pub engine: EngineChoice,
     /// What counts.
     pub metrics: Arc<Metrics>,
     /// How many requests one version may answer at the same time.
@@ -142,7 +146,7 @@ impl Reloader {
         catalog: Arc<ArcSwap<Catalog>>,
         status: Arc<ArcSwap<Status>>,
     ) -> Self {
-        Self { reader, trial, loader, catalog, status, done: None, passed: HashSet::new() }
+        Self { reader, trial, loader, catalog, status, done: None, passed: HashMap::new() }
     }
 
     /// Brings the catalog to what the store asks for; does nothing where it is there already.
@@ -262,6 +266,8 @@ impl Reloader {
                 sha256: blobs.artifact.sha256,
                 serving,
                 reason: failure.map(|failure| failure.reason.clone()),
+                engine: versions.get(version).filter(|_| failure.is_none()).map(|loaded| loaded.engine.name()),
+                not_compiled: versions.get(version).and_then(|loaded| loaded.not_compiled.clone()),
             }
         };
         let statuses = released.versions.iter().map(status).collect();
@@ -312,18 +318,19 @@ impl Reloader {
             let reason = "the release and the version's model.yaml do not name the same version and file";
             return Err(Failure::lasting(reason));
         }
-        if !self.passed.contains(blobs) {
-            self.trial.check(self.reader.root(), blobs).map_err(|e| match e {
+        let admission = match self.passed.get(blobs) {
+            Some(admission) => admission.clone(),
+            None => self.trial.check(self.reader.root(), blobs).map_err(|e| match e {
                 trial::TrialError::Start(_) => Failure::passing(&e),
                 lasting => Failure::lasting(sentence(&lasting)),
-            })?;
-        }
+            })?,
+        };
         let artifact = self.reader.blob(&blobs.artifact).map_err(|e| Failure::passing(&e))?;
-        let loaded = self.loader.load(spec, *blobs, &artifact).map_err(Failure::lasting)?;
+        let loaded = self.loader.load(spec, *blobs, &artifact, &admission).map_err(Failure::lasting)?;
         if self.passed.len() == PASSED_MAX {
             self.passed.clear();
         }
-        self.passed.insert(*blobs);
+        self.passed.insert(*blobs, admission);
         Ok(Arc::new(loaded))
     }
 
@@ -397,11 +404,17 @@ fn watch_folder(root: &Path, hint: Sender<()>) -> Option<notify::RecommendedWatc
 
 impl Loader {
     /// Loads, checks and warms one version. The error is one line for people.
-    fn load(&self, spec: ModelSpec, blobs: ReleasedVersion, artifact: &[u8]) -> Result<LoadedVersion, String> {
-        let engine = trial::load(&self.runtime, artifact, &spec, self.sessions)?;
+    fn load(
+        &self,
+        spec: ModelSpec,
+        blobs: ReleasedVersion,
+        artifact: &[u8],
+        admission: &Admission,
+    ) -> Result<LoadedVersion, String> {
+        let (engine, not_compiled) = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
         let signature = Signature::new(&spec);
         let metrics = self.metrics.version(&spec);
-        Ok(LoadedVersion { spec, blobs, signature, engine, metrics })
+        Ok(LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics })
     }
 
     /// A catalog of shipped models, of each the newest version; the first model is the default.
@@ -414,7 +427,8 @@ impl Loader {
             let spec = ModelSpec::parse(&file, model.spec).map_err(|e| fail(e.to_string()))?;
             let (name, version) = (spec.name.clone(), spec.version.clone());
             let blobs = ReleasedVersion { spec: Blob::of(model.spec), artifact: spec.artifact.blob };
-            let loaded = Arc::new(self.load(spec, blobs, model.artifact).map_err(fail)?);
+            // A test compares every shipped model with ONNX Runtime, and these are the same bytes.
+            let loaded = Arc::new(self.load(spec, blobs, model.artifact, &Admission::Compiled).map_err(fail)?);
             let stable = Some(version.clone());
             catalog.default.get_or_insert_with(|| name.clone());
             let versions = BTreeMap::from([(version, loaded)]);
@@ -444,6 +458,8 @@ pub fn embedded_status(catalog: &Catalog) -> Status {
             sha256: loaded.blobs.artifact.sha256,
             serving: Some(version.clone()),
             reason: None,
+            engine: Some(loaded.engine.name()),
+            not_compiled: loaded.not_compiled.clone(),
         })
     });
     Status { release: None, models: models.collect(), trouble: None }
