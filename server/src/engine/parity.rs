@@ -106,12 +106,7 @@ pub(super) fn compare(compiled: &Compiled, sessions: &Sessions, rows: &Array2<f3
     Ok(())
 }
 
-fn judge(
-    rows: &ArrayView2<'_, f32>,
-    compiled: &Said,
-    expected: &Said,
-    or: Option<&Said>,
-) -> Result<(), ParityError> {
+fn judge(rows: &ArrayView2<'_, f32>, compiled: &Said, expected: &Said, or: Option<&Said>) -> Result<(), ParityError> {
     for (i, row) in rows.rows().into_iter().enumerate() {
         let equal = |expected: &Said| {
             let classes = compiled.1.len() / rows.nrows();
@@ -123,7 +118,8 @@ fn judge(
         };
         if !equal(expected) && !or.is_some_and(equal) {
             let classes = compiled.1.len() / rows.nrows();
-            let say = |said: &Said| format!("label {} and probabilities {:?}", said.0[i], &said.1[i * classes..][..classes]);
+            let say =
+                |said: &Said| format!("label {} and probabilities {:?}", said.0[i], &said.1[i * classes..][..classes]);
             return Err(ParityError::Differs { row: row.to_vec(), compiled: say(compiled), expected: say(expected) });
         }
     }
@@ -131,7 +127,9 @@ fn judge(
 }
 
 fn near(got: f32, expected: f32) -> bool {
-    got == expected || (got.is_nan() && expected.is_nan()) || (got - expected).abs() <= TOLERANCE * expected.abs().max(1.0)
+    got == expected
+        || (got.is_nan() && expected.is_nan())
+        || (got - expected).abs() <= TOLERANCE * expected.abs().max(1.0)
 }
 
 /// The thresholds of all trees of a model, by the number of the feature that they are compared with. In a model that
@@ -145,7 +143,8 @@ fn thresholds(model: &[u8]) -> Vec<Vec<f32>> {
         let doubles = find("nodes_values_as_tensor").and_then(|attribute| attribute.t.as_ref());
         let floats = find("nodes_values").map(|attribute| attribute.floats.as_slice()).unwrap_or_default();
         for (i, (&feature, mode)) in features.ints.iter().zip(&modes.strings).enumerate() {
-            let double = || doubles.and_then(|t| t.raw_data.as_chunks().0.get(i).map(|&b| f64::from_le_bytes(b) as f32));
+            let double =
+                || doubles.and_then(|t| t.raw_data.as_chunks().0.get(i).map(|&b| f64::from_le_bytes(b) as f32));
             let value = floats.get(i).copied().or_else(double);
             let (Ok(feature), Some(value)) = (usize::try_from(feature), value) else { continue };
             if mode == b"LEAF" || feature > 4096 {
@@ -231,9 +230,7 @@ mod tests {
     use mainstay_models::embedded;
 
     use super::super::{LoadError, Runtime};
-    use super::proto::{
-        Attribute, Dimension, Graph, Info, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type,
-    };
+    use super::proto::{Attribute, Dimension, Graph, Info, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type};
     use super::*;
 
     fn oracle(model: &[u8], spec: &ModelSpec) -> Result<Engine, LoadError> {
@@ -306,10 +303,7 @@ mod tests {
     fn a_model_of_another_kind_is_refused_by_name() {
         let node = node("", "Einsum", &["features"], &["probabilities"], vec![]);
         let refused = Engine::compile(&file(vec![node], vec![], 3), &card(3, 2)).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "in Einsum: the compiled executor does not know the operator Einsum"
-        );
+        assert_eq!(refused.to_string(), "in Einsum: the compiled executor does not know the operator Einsum");
     }
 
     // Random models.
@@ -405,7 +399,15 @@ mod tests {
         scores: Vec<(i64, i64, i64, f32)>,
     }
 
-    fn grow(random: &mut Random, lists: &mut Lists, tree: i64, depth: usize, mode: &str, features: usize, scores: &[i64]) {
+    fn grow(
+        random: &mut Random,
+        lists: &mut Lists,
+        tree: i64,
+        depth: usize,
+        mode: &str,
+        features: usize,
+        scores: &[i64],
+    ) {
         let at = lists.tree.len();
         let id = lists.tree.iter().filter(|&&other| other == tree).count() as i64;
         let leaf = depth == 0 || (id > 0 && random.below(4) == 0);

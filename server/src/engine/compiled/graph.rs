@@ -108,9 +108,7 @@ pub(super) fn literal(tensor: &Tensor) -> Result<Value, Unsupported> {
             raw.as_chunks().0.iter().map(|&b| Literal::I64(i32::from_le_bytes(b).into())).collect()
         }
         Type::Bool if !raw.is_empty() => raw.iter().map(|&b| Literal::I64(i64::from(b != 0))).collect(),
-        Type::I32 | Type::Bool | Type::Shape => {
-            tensor.int32_data.iter().map(|&v| Literal::I64(v.into())).collect()
-        }
+        Type::I32 | Type::Bool | Type::Shape => tensor.int32_data.iter().map(|&v| Literal::I64(v.into())).collect(),
     };
     if literals.len() != count {
         return Err(Unsupported::new("another number of values than the tensor's shape says"));
@@ -150,10 +148,7 @@ fn padded(dims: &[Dim], rank: usize) -> Vec<Dim> {
 /// All indices into a tensor of these widths, in order.
 fn indices(widths: &[usize]) -> Vec<Vec<usize>> {
     widths.iter().fold(vec![Vec::new()], |indices, &width| {
-        indices
-            .iter()
-            .flat_map(|index| (0..width).map(move |i| [index.as_slice(), &[i]].concat()))
-            .collect()
+        indices.iter().flat_map(|index| (0..width).map(move |i| [index.as_slice(), &[i]].concat())).collect()
     })
 }
 
@@ -364,20 +359,15 @@ impl Value {
             return Err(Unsupported::new("all axes at once"));
         }
         let axes: HashSet<usize> = axes.iter().map(|&axis| self.axis(axis)).collect::<Result<_, _>>()?;
-        let kept: Vec<Dim> = (0..self.dims.len())
-            .map(|i| if axes.contains(&i) { Dim::Fixed(1) } else { self.dims[i] })
-            .collect();
+        let kept: Vec<Dim> =
+            (0..self.dims.len()).map(|i| if axes.contains(&i) { Dim::Fixed(1) } else { self.dims[i] }).collect();
         let (widths, small): (Vec<usize>, Vec<usize>) = (self.widths(), kept.iter().map(Dim::width).collect());
         let mut groups = vec![Vec::new(); small.iter().product()];
         for index in indices(&widths) {
             let within: Vec<usize> = index.iter().zip(&small).map(|(&i, &width)| i.min(width - 1)).collect();
             groups[flat(&within, &small)].push(flat(&index, &widths));
         }
-        let dims = if keep {
-            kept
-        } else {
-            (0..kept.len()).filter(|i| !axes.contains(i)).map(|i| kept[i]).collect()
-        };
+        let dims = if keep { kept } else { (0..kept.len()).filter(|i| !axes.contains(i)).map(|i| kept[i]).collect() };
         Ok((dims, groups))
     }
 }

@@ -692,7 +692,13 @@ impl Compiler {
             return Err(Unsupported::new("alpha, beta or transA"));
         }
         let targets = match self.input(node, 1)?.dims.as_slice() {
-            [Dim::Fixed(height), Dim::Fixed(width)] => if transposed { *height } else { *width },
+            [Dim::Fixed(height), Dim::Fixed(width)] => {
+                if transposed {
+                    *height
+                } else {
+                    *width
+                }
+            }
             _ => return Err(Unsupported::new("this shape")),
         };
         let bias = match node.input.len() {
@@ -731,7 +737,14 @@ impl Compiler {
         let scores = self.linear(&input, transpose(&coefficients, classes), intercepts, classes)?;
         let (scores, width) = (self.float_slots_of(&scores)?[0], classes.max(2));
         let (out, label) = (self.float_slots(width)?, self.int_slots(1)?);
-        self.emit(Instruction::Classify { out, scores, classes: classes as u32, label, labels: labels.into(), transform });
+        self.emit(Instruction::Classify {
+            out,
+            scores,
+            classes: classes as u32,
+            label,
+            labels: labels.into(),
+            transform,
+        });
         Ok(vec![
             Self::fresh(Type::I64, vec![Dim::Rows], label),
             Self::fresh(Type::F32, vec![Dim::Rows, Dim::Fixed(width)], out),
@@ -845,8 +858,14 @@ impl Forest {
             positive: true,
             named: 0,
         };
-        let lengths =
-            [ids.len(), forest.features.len(), forest.modes.len(), forest.values.len(), forest.then.len(), forest.otherwise.len()];
+        let lengths = [
+            ids.len(),
+            forest.features.len(),
+            forest.modes.len(),
+            forest.values.len(),
+            forest.then.len(),
+            forest.otherwise.len(),
+        ];
         if lengths.iter().any(|&length| length != nodes) || forest.index.len() != nodes || nodes == 0 {
             return Err(Unsupported::new("lists of nodes that do not fit together"));
         }
@@ -983,12 +1002,16 @@ fn runs(lists: &[&[u32]]) -> Vec<Run> {
         let steps: Vec<u32> = lists.iter().map(|list| step(list)).collect();
         if steps.iter().all(|&step| step <= 1) {
             while at + count < length
-                && lists.iter().zip(&steps).all(|(list, step)| list[at + count].wrapping_sub(list[at + count - 1]) == *step)
+                && lists
+                    .iter()
+                    .zip(&steps)
+                    .all(|(list, step)| list[at + count].wrapping_sub(list[at + count - 1]) == *step)
             {
                 count += 1;
             }
         }
-        let operand = |(list, &step): (&&[u32], &u32)| Operand { start: list[at], step: if count > 1 { step } else { 0 } };
+        let operand =
+            |(list, &step): (&&[u32], &u32)| Operand { start: list[at], step: if count > 1 { step } else { 0 } };
         let operands = lists.iter().zip(&steps).map(operand).collect();
         runs.push(Run { at: at as u32, count: count as u32, operands });
         at += count;

@@ -264,16 +264,14 @@ impl Instruction {
     fn run<const R: usize>(&self, block: &mut Block<'_>) {
         let Block { floats, ints, .. } = block;
         match self {
-            &Self::Binary { op, out, a, b, count } => {
-                match op {
-                    Binary::Add => zip::<R, _>(floats, out, a, b, count, |a, b| a + b),
-                    Binary::Sub => zip::<R, _>(floats, out, a, b, count, |a, b| a - b),
-                    Binary::Mul => zip::<R, _>(floats, out, a, b, count, |a, b| a * b),
-                    Binary::Div => zip::<R, _>(floats, out, a, b, count, |a, b| a / b),
-                    Binary::Min => zip::<R, _>(floats, out, a, b, count, |a, b| if a.is_nan() || a < b { a } else { b }),
-                    Binary::Max => zip::<R, _>(floats, out, a, b, count, |a, b| if a.is_nan() || a > b { a } else { b }),
-                }
-            }
+            &Self::Binary { op, out, a, b, count } => match op {
+                Binary::Add => zip::<R, _>(floats, out, a, b, count, |a, b| a + b),
+                Binary::Sub => zip::<R, _>(floats, out, a, b, count, |a, b| a - b),
+                Binary::Mul => zip::<R, _>(floats, out, a, b, count, |a, b| a * b),
+                Binary::Div => zip::<R, _>(floats, out, a, b, count, |a, b| a / b),
+                Binary::Min => zip::<R, _>(floats, out, a, b, count, |a, b| if a.is_nan() || a < b { a } else { b }),
+                Binary::Max => zip::<R, _>(floats, out, a, b, count, |a, b| if a.is_nan() || a > b { a } else { b }),
+            },
             &Self::Unary { op, out, a, count } => match op {
                 Unary::Neg => map::<R>(floats, out, a, count, |a| -a),
                 Unary::Abs => map::<R>(floats, out, a, count, f32::abs),
@@ -371,8 +369,20 @@ impl Instruction {
                         *sum = match op {
                             Reduce::Sum | Reduce::Mean => *sum + value,
                             Reduce::Prod => *sum * value,
-                            Reduce::Max => if value > *sum { value } else { *sum },
-                            Reduce::Min => if value < *sum { value } else { *sum },
+                            Reduce::Max => {
+                                if value > *sum {
+                                    value
+                                } else {
+                                    *sum
+                                }
+                            }
+                            Reduce::Min => {
+                                if value < *sum {
+                                    value
+                                } else {
+                                    *sum
+                                }
+                            }
                         };
                     }
                 }
@@ -384,7 +394,8 @@ impl Instruction {
                 let (read, write) = floats.split_at_mut(*out as usize * R);
                 for row in 0..R {
                     let value = |i: usize| read[of[i] as usize * R + row];
-                    let max = (0..of.len()).map(value).fold(f32::MIN, |max, value| if value > max { value } else { max });
+                    let max =
+                        (0..of.len()).map(value).fold(f32::MIN, |max, value| if value > max { value } else { max });
                     let mut sum = 0.0;
                     for i in 0..of.len() {
                         let e = (value(i) - max).exp();
@@ -426,7 +437,8 @@ impl Instruction {
                     ints[*label as usize * R + row] = if classes == 1 {
                         labels[usize::from(score(0) > 0.0)]
                     } else {
-                        let best = (1..classes).fold(0, |best, class| if score(class) > score(best) { class } else { best });
+                        let best =
+                            (1..classes).fold(0, |best, class| if score(class) > score(best) { class } else { best });
                         labels[best]
                     };
                     if classes == 1 {
@@ -473,14 +485,7 @@ fn at<const R: usize, T>(slots: &[T], operand: Operand, i: u32) -> &[T] {
 }
 
 #[inline(always)]
-fn zip<const R: usize, T: Copy>(
-    slots: &mut [T],
-    out: u32,
-    a: Operand,
-    b: Operand,
-    count: u32,
-    f: impl Fn(T, T) -> T,
-) {
+fn zip<const R: usize, T: Copy>(slots: &mut [T], out: u32, a: Operand, b: Operand, count: u32, f: impl Fn(T, T) -> T) {
     for i in 0..count {
         let (read, write) = slots.split_at_mut((out + i) as usize * R);
         let (a, b, write) = (at::<R, _>(read, a, i), at::<R, _>(read, b, i), &mut write[..R]);
