@@ -796,6 +796,10 @@ impl Compiler {
                 }
                 scored.push(ever);
             }
+            // ONNX Runtime leaves the second probability unwritten.
+            if transform == Transform::Probit && classes == 2 && !scored[1] && base.len() < 2 {
+                return Err(Unsupported::new("the transform PROBIT of one score for two classes"));
+            }
             let label = self.int_slots(1)?;
             values.push(Self::fresh(Type::I64, vec![Dim::Rows], label));
             let binary = classes == 2 && forest.classes_named() == 1;
