@@ -82,10 +82,17 @@ pub struct Arguments {
     #[arg(long, value_name = "none|head|strict", default_value = "none", value_parser = parse_verify)]
     verify: Verify,
 
-    /// The YAML file of those who may sign, with an SSH or OpenPGP key, and what for; read anew at each use.
+    /// Refuse every version that has no model.sig beside its card, by a `modelKey` of the allowed signers.
     ///
-    /// Each of its `signers` has a `name`, a key (`ssh`, one line, or `openpgp`, an armored certificate), and if wished
-    /// `environments`, `models`, `validFrom` and `validUntil`. docs/operating.md shows one.
+    /// `model_signing sign key` of OpenSSF model signing makes it, for the version's folder. Needs --allowed-signers.
+    #[arg(long, requires = "allowed_signers")]
+    verify_models: bool,
+
+    /// The YAML file of those who may sign, and what for; read anew at each use.
+    ///
+    /// Each of its `signers` has a `name`, a key (for commits `ssh`, one line, or `openpgp`, an armored certificate; for
+    /// models `modelKey`, a public key in PEM), and if wished `environments`, `models`, `validFrom` and `validUntil`.
+    /// docs/operating.md shows one.
     #[arg(long, value_name = "FILE")]
     allowed_signers: Option<PathBuf>,
 
@@ -173,6 +180,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     settings.keep_releases = arguments.keep_releases;
     settings.trust = trust::Settings {
         verify: arguments.verify,
+        verify_models: arguments.verify_models,
         allowed_signers: arguments.allowed_signers,
         allow_rewind: arguments.allow_rewind,
     };

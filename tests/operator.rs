@@ -236,11 +236,70 @@ fn a_manual_change_waits_for_sync_now_and_not_for_a_look() {
 }
 
 #[test]
+fn any_commit_can_be_held_against_what_is_live() {
+    let place = Place::new();
+    let first = git(&place.repo(), &["rev-parse", "HEAD"]);
+    place.wait_for(&first);
+    git(&place.repo(), &["checkout", "--quiet", "-b", "next"]);
+    let next = serve(&place.repo(), "1.1.0", "");
+    // A version whose clients must change, and then one that no sidecar would take.
+    let card = embedded::MODELS.iter().find(|model| (model.name, model.version) == ("iris", "1.1.0")).unwrap();
+    let text = std::str::from_utf8(card.spec).unwrap();
+    let text = text.replacen("version: 1.1.0", "version: 2.0.0", 1).replace("unit: cm", "unit: inch");
+    let folder = place.repo().join("models/iris/2.0.0");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("model.yaml"), text).unwrap();
+    std::fs::write(folder.join("model.onnx"), card.artifact).unwrap();
+    let breaking = serve(&place.repo(), "2.0.0", "");
+    let broken = serve(&place.repo(), "3.0.0", "");
+    git(&place.repo(), &["branch", "broken"]);
+    git(&place.repo(), &["tag", "breaking", &breaking]);
+    git(&place.repo(), &["reset", "--quiet", "--hard", &next]);
+    git(&place.repo(), &["checkout", "--quiet", "main"]);
+
+    for same in ["main", &first, &first[..10]] {
+        let (code, words) = place.ask(&["diff", same]);
+        assert_eq!((code, words.contains("no difference")), (0, true), "{same}: {words}");
+    }
+    let (code, words) = place.ask(&["diff", "next"]);
+    assert_eq!(code, 1, "{words}");
+    let has = |words: &str, cells: &[&str]| words.lines().any(|line| line.split_whitespace().eq(cells.iter().copied()));
+    assert!(has(&words, &["iris", "stable", "1.0.0", "1.1.0"]), "{words}");
+    assert!(words.contains(&format!("against  {} Serve iris 1.1.0", &next[..10])), "{words}");
+    assert!(words.contains("0.9467") && !words.contains("breaking"), "{words}");
+
+    let (code, words) = place.ask(&["diff", "breaking", "--json"]);
+    assert_eq!(code, 1, "{words}");
+    let difference = serde_json::from_str::<Value>(&words).unwrap()[0]["answer"].take();
+    assert_eq!((&difference["live"]["id"], &difference["asked"]), (&first.as_str().into(), &breaking.as_str().into()));
+    assert_eq!(difference["models"][0]["to"], "2.0.0");
+    let breaks = difference["changes"][0]["breaking"][0].as_str().unwrap();
+    assert!(
+        breaks.starts_with("the unit of feature `") && breaks.ends_with("was `cm` and would be `inch`"),
+        "{breaks}"
+    );
+    let (_, words) = place.ask(&["diff", "breaking"]);
+    assert!(words.contains("breaking: iris: the unit of feature"), "{words}");
+
+    let (code, words) = place.ask(&["diff", "broken"]);
+    assert_eq!((code, words.contains(&broken[..10])), (1, true), "{words}");
+    let expected =
+        "would be refused: environments/prod/serving.yaml: 5: models.iris.stable: models/iris/3.0.0/model.yaml";
+    assert!(words.contains(expected), "{words}");
+    let (code, words) = place.ask(&["diff", "nobody"]);
+    assert_eq!((code, words.contains("nobody")), (1, true), "{words}");
+    // Nothing of that went live.
+    assert_eq!(place.ask(&["wait", "--commit", &first]).0, 0);
+}
+
+#[test]
 fn nobody_there_and_a_wrong_command_line_have_codes_of_their_own() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    for arguments in [&["status"][..], &["diff"], &["history"], &["sync-now"], &["rollback"], &["resume"]] {
+    for arguments in
+        [&["status"][..], &["diff"], &["diff", "main"], &["history"], &["sync-now"], &["rollback"], &["resume"]]
+    {
         let (code, words) = mainstay(&[arguments, &["--sidecar", &url]].concat());
         assert_eq!((code, words.contains("cannot reach")), (2, true), "{arguments:?}: {words}");
     }

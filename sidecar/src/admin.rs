@@ -10,6 +10,7 @@
 //! POST /rollback  back to an earlier release, {"to": RELEASE} or the newest that serves something else
 //! POST /hold      {"reason": TEXT} keeps what is published until it is resumed
 //! POST /resume    lifts what operators hold
+//! POST /diff      JSON: what {"commit": REF} of the followed repository would change; see `inquiry`
 //! POST /webhook   a pass now, if the request is signed; see `webhook`
 //! ```
 //!
@@ -41,6 +42,8 @@ use tracing::{info, warn};
 
 use crate::Control;
 use crate::board::{Board, Trigger};
+use crate::git::{self, Failure};
+use crate::inquiry::{Inquiry, InquiryError};
 use crate::ledger::{Ledger, OrderError};
 use crate::trouble::Trouble;
 use crate::webhook::{self, Unsigned};
@@ -73,6 +76,8 @@ pub struct Desk {
     pub ledger: Arc<OnceLock<Arc<Ledger>>>,
     /// What is set going.
     pub control: Control,
+    /// Who is asked what a commit would change.
+    pub inquiry: Inquiry,
     /// After how long the loop counts as stuck.
     pub silence_max: Duration,
     /// The file with the token that a change needs; without one, changes are taken from the same host alone.
@@ -85,6 +90,7 @@ pub struct Desk {
 struct Shown {
     desk: Arc<Desk>,
     webhooks: Arc<Semaphore>,
+    inquiries: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -96,6 +102,7 @@ impl Admin {
             .route("/rollback", post(rollback))
             .route("/hold", post(hold))
             .route("/resume", post(resume))
+            .route("/diff", post(diff))
             .layer(DefaultBodyLimit::max(ORDER_BYTES_MAX))
             .layer(middleware::from_fn_with_state(shown.clone(), allowed));
         let router = Router::new()
@@ -162,7 +169,11 @@ impl Drop for Admin {
 
 impl Shown {
     fn new(desk: Desk) -> Self {
-        Self { desk: Arc::new(desk), webhooks: Arc::new(Semaphore::new(WEBHOOKS_MAX)) }
+        Self {
+            desk: Arc::new(desk),
+            webhooks: Arc::new(Semaphore::new(WEBHOOKS_MAX)),
+            inquiries: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -253,6 +264,50 @@ async fn hold(State(shown): State<Shown>, body: Bytes) -> Response {
 
 async fn resume(State(shown): State<Shown>) -> Response {
     obeyed(shown, Ledger::resume).await
+}
+
+/// What a commit would change.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DiffOrder {
+    /// A branch, a tag, or a commit.
+    commit: String,
+}
+
+/// An order and no question for everybody, since git is asked for what the caller names.
+async fn diff(State(shown): State<Shown>, body: Bytes) -> Response {
+    let order: DiffOrder = match order(&body) {
+        Ok(order) => order,
+        Err(problem) => return say(StatusCode::BAD_REQUEST, &problem),
+    };
+    if shown.desk.ledger.get().is_none() {
+        return say(StatusCode::SERVICE_UNAVAILABLE, WAITING);
+    }
+    let Ok(permit) = shown.inquiries.clone().try_acquire_owned() else {
+        return say(StatusCode::SERVICE_UNAVAILABLE, "another diff is being made: ask again");
+    };
+    let desk = shown.desk.clone();
+    let answered = tokio::task::spawn_blocking(move || {
+        // Given back when git has answered, also where the caller is gone.
+        let _permit = permit;
+        desk.inquiry.answer(&order.commit)
+    });
+    match answered.await.expect("an inquiry does not panic") {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => {
+            let code = match &error {
+                InquiryError::Reference(_) => StatusCode::BAD_REQUEST,
+                InquiryError::Git(git::Error::Failed(Failure::NoReference { .. } | Failure::NoTag { .. })) => {
+                    StatusCode::NOT_FOUND
+                }
+                InquiryError::Git(_) | InquiryError::Unread(_) => StatusCode::BAD_GATEWAY,
+                InquiryError::Store(_) | InquiryError::Folder { .. } | InquiryError::TooLong => {
+                    StatusCode::INTERNAL_SERVER_ERROR
+                }
+            };
+            say(code, &Trouble::retry(&error).to_string())
+        }
+    }
 }
 
 async fn history(State(shown): State<Shown>) -> Response {

@@ -268,13 +268,17 @@ impl Agent {
     /// Verifies everything that a fetched commit asks for, and brings it into the store.
     fn prepare(&mut self, commit: &CommitId, mut times: Times, verified: Option<Verified>) -> Result<Ready, Trouble> {
         let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
-        let Desired { default, models, policy, sources } = {
+        let (Desired { default, models, policy, sources, .. }, signed_models) = {
             let (git, board) = (&mut self.git, &self.board);
-            let read = |path: &str, bytes_max| {
+            let mut read = |path: &str, bytes_max| {
                 board.beat();
                 git.read(commit, path, bytes_max).map_err(unread)
             };
-            desired(&self.settings.environment, read)?
+            let (environment, trust) = (&self.settings.environment, &self.settings.trust);
+            let desired = desired(environment, &mut read)?;
+            // Before anything is fetched for it.
+            let signed = trust::model::check(trust, environment, &desired.versions, Some(board), &mut read)?;
+            (desired, signed)
         };
         self.supply(commit, sources)?;
         times.verified_unix_ms = Some(now_unix_ms());
@@ -282,7 +286,7 @@ impl Agent {
         let changes = self.changes(commit)?;
         let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
         let release = release.expect("a validated serving.yaml names its default and its stable versions");
-        Ok(Ready { release, policy, times, verified, held: false })
+        Ok(Ready { release, policy, times, verified, signed_models, held: false })
     }
 
     /// Makes a verified release live, unless something holds it back. `mark` stands for the signers that it was verified by.
@@ -305,6 +309,9 @@ impl Agent {
         if let Some(Verified { signer, fingerprint, commits, note, .. }) = &ready.verified {
             info!(commit = %id, signer, fingerprint, commits, note, "verified the signatures");
         }
+        for trust::model::SignedModel { model, version, signer, fingerprint } in &ready.signed_models {
+            info!(commit = %id, %model, %version, signer, fingerprint, "verified a model's signature");
+        }
         self.live = Some(id.clone());
         self.current = Some(current);
         self.times = ready.times;
@@ -315,7 +322,10 @@ impl Agent {
             warn!(%error, "cannot remove what is left of downloads");
         }
         self.board.published();
-        self.board.update(|status| status.verified = ready.verified);
+        self.board.update(|status| {
+            status.verified = ready.verified;
+            status.signed_models = ready.signed_models;
+        });
         self.show_release();
         Ok(Ended::Published)
     }
@@ -518,7 +528,7 @@ fn reason_of(failed: &[FailedModel]) -> String {
 }
 
 /// Whether a file that was not read is git's fault or the commit's.
-fn unread(error: git::Error) -> Unread {
+pub(crate) fn unread(error: git::Error) -> Unread {
     match error {
         git::Error::Failed(Failure::NoFile { .. }) => Unread::Missing,
         git::Error::Failed(failure @ (Failure::NotAFile { .. } | Failure::TooLarge { .. })) => {

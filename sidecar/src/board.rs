@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::ledger::Holds;
 pub use crate::server::FailedModel;
 use crate::trouble::{Refusal, Trouble};
+use crate::trust::model::SignedModel;
 use crate::trust::signers::Reason;
 use crate::trust::{Verified, Verify};
 
@@ -86,6 +87,10 @@ pub struct Status {
     pub verify: Verify,
     /// Whose word was taken for the newest release; none before this process published one, or without verification.
     pub verified: Option<Verified>,
+    /// Whether every version must be signed by itself.
+    pub verify_models: bool,
+    /// Who signed the versions of the newest release; none before this process published one, or without verification.
+    pub signed_models: Vec<SignedModel>,
     /// Whether what is published is what git asks for.
     pub sync: Sync,
     /// How what is published is doing.
@@ -259,6 +264,8 @@ struct Metrics {
     rewinds_refused: IntCounter,
     signatures_verified: IntCounter,
     signature_failures: IntCounterVec,
+    model_signatures_verified: IntCounter,
+    model_signature_failures: IntCounterVec,
     commit_to_live: Histogram,
     stage: GaugeVec,
 }
@@ -356,6 +363,14 @@ impl Board {
 
     pub(crate) fn signature_failed(&self, reason: Reason) {
         self.metrics.signature_failures.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub(crate) fn model_signature_verified(&self) {
+        self.metrics.model_signatures_verified.inc();
+    }
+
+    pub(crate) fn model_signature_failed(&self, reason: Reason) {
+        self.metrics.model_signature_failures.with_label_values(&[reason.label()]).inc();
     }
 
     pub(crate) fn live(&self, since_desired: Duration) {
@@ -559,6 +574,14 @@ impl Metrics {
                 Opts::new("signature_failures_total", "Commits refused for their signature, by reason."),
                 &["reason"],
             )),
+            model_signatures_verified: metric!(IntCounter::new(
+                "model_signatures_verified_total",
+                "Versions whose signature was good and by somebody who may sign them.",
+            )),
+            model_signature_failures: metric!(IntCounterVec::new(
+                Opts::new("model_signature_failures_total", "Versions refused for their signature, by reason."),
+                &["reason"],
+            )),
             commit_to_live: metric!(Histogram::with_opts(live_opts.buckets(buckets))),
             stage: metric!(GaugeVec::new(
                 Opts::new("release_stage_timestamp_seconds", "When the published release reached a stage on its way."),
@@ -573,8 +596,11 @@ impl Metrics {
         for by in Trigger::ALL {
             metrics.triggers.with_label_values(&[by.label()]);
         }
-        for reason in Reason::ALL {
+        for reason in Reason::OF_COMMITS {
             metrics.signature_failures.with_label_values(&[reason.label()]);
+        }
+        for reason in Reason::OF_MODELS {
+            metrics.model_signature_failures.with_label_values(&[reason.label()]);
         }
         metrics
     }

@@ -35,8 +35,25 @@ pub struct Desired {
     pub models: BTreeMap<ModelName, ReleasedModel>,
     /// When that may go live.
     pub policy: Policy,
+    /// The files of every version.
+    pub versions: Vec<VersionFiles>,
     /// Where the bytes of every blob come from.
     pub sources: Vec<Source>,
+}
+
+/// The files of a version, which a signature of it must name.
+#[derive(Debug)]
+pub struct VersionFiles {
+    /// The model.
+    pub name: ModelName,
+    /// The version.
+    pub version: Version,
+    /// The bytes of its model.yaml.
+    pub spec: Blob,
+    /// The model file's name, without where it lies.
+    pub artifact_file: String,
+    /// The model file's bytes.
+    pub artifact: Blob,
 }
 
 /// Where the bytes of a blob come from.
@@ -120,13 +137,14 @@ pub fn desired(
     })?;
     let serving = Serving::parse(&file, &text)?;
     let (default, policy) = (serving.default.clone(), serving.policy.clone());
-    let mut desired = Desired { default, models: BTreeMap::new(), policy, sources: Vec::new() };
+    let mut desired = Desired { default, models: BTreeMap::new(), policy, versions: Vec::new(), sources: Vec::new() };
     for (name, served) in &serving.models {
         let mut versions = BTreeMap::new();
         for version in served.versions() {
             let role = if *version == served.stable { "stable" } else { "preview" };
             let asked = Asked { file: &file, text: &text, field: format!("models.{name}.{role}"), name, version };
-            let (released, sources) = version_asked(&asked, &mut read)?;
+            let (released, files, sources) = version_asked(&asked, &mut read)?;
+            desired.versions.push(files);
             versions.insert(version.clone(), released);
             desired.sources.extend(sources);
         }
@@ -147,7 +165,7 @@ struct Asked<'a> {
 fn version_asked(
     asked: &Asked<'_>,
     read: &mut impl FnMut(&str, u64) -> Result<Vec<u8>, Unread>,
-) -> Result<(ReleasedVersion, [Source; 2]), Trouble> {
+) -> Result<(ReleasedVersion, VersionFiles, [Source; 2]), Trouble> {
     let file = ModelSpec::path(asked.name, asked.version);
     let text = read(&file, FILE_BYTES_MAX as u64).map_err(|unread| match unread {
         Unread::Missing => Refusal {
@@ -185,7 +203,14 @@ fn version_asked(
     };
     let sources =
         [Source { blob: released.spec, origin: Origin::Bytes(text) }, Source { blob: released.artifact, origin }];
-    Ok((released, sources))
+    let files = VersionFiles {
+        name: spec.name,
+        version: spec.version,
+        spec: released.spec,
+        artifact_file: spec.artifact.location.file_name().to_owned(),
+        artifact: released.artifact,
+    };
+    Ok((released, files, sources))
 }
 
 /// The line, counted from 1, that holds the last of `marks`, each looked for from where the one before was found;

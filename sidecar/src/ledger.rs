@@ -26,6 +26,7 @@ use crate::board::{Board, HeldBack, HeldBy, PublishedRelease, Times};
 use crate::clock::{Clock, unix_ms};
 use crate::trouble::Trouble;
 use crate::trust::Verified;
+use crate::trust::model::SignedModel;
 
 /// The longest text that an operator may give as a reason, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -110,6 +111,8 @@ pub struct Ready {
     pub times: Times,
     /// Whose word was taken for its commit.
     pub verified: Option<Verified>,
+    /// Whose word was taken for its versions.
+    pub signed_models: Vec<SignedModel>,
     /// Whether it was held back, so that the time until it is live says nothing about speed.
     pub held: bool,
 }

@@ -19,6 +19,7 @@ pub mod control;
 pub mod desired;
 pub mod fetch;
 pub mod git;
+pub mod inquiry;
 pub mod ledger;
 mod server;
 mod sidecar;

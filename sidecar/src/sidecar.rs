@@ -16,6 +16,7 @@ use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::clock::Clock;
 use crate::fetch;
 use crate::git::{self, Address, Credentials, Reference, Transport};
+use crate::inquiry::Inquiry;
 use crate::ledger::Holds;
 use crate::server::Server;
 use crate::standby::Standby;
@@ -164,7 +165,9 @@ pub enum Error {
     #[error("the repository is reached by ssh: give --ssh-key-file and --known-hosts-file")]
     Ssh,
     /// It would not be clear what is verified.
-    #[error("signatures are verified with both --verify head or strict, and --allowed-signers FILE")]
+    #[error(
+        "signatures are verified with --allowed-signers FILE and one of --verify head, --verify strict, --verify-models"
+    )]
     Signers,
 }
 
@@ -212,6 +215,8 @@ impl Sidecar {
             resolved: None,
             verify: settings.trust.verify,
             verified: None,
+            verify_models: settings.trust.verify_models,
+            signed_models: Vec::new(),
             sync: Sync::Unknown,
             health: Health::Progressing,
             health_reason: None,
@@ -242,6 +247,12 @@ impl Sidecar {
             fetch_deadline: settings.fetch_deadline,
             request_deadline: settings.request_deadline,
             transfer_bytes_max: settings.transfer_bytes_max,
+        };
+        let inquiry = Inquiry {
+            git: git_settings.clone(),
+            environment: settings.environment.clone(),
+            store: settings.store.clone(),
+            control: control.clone(),
         };
         let agent_settings = agent::Settings {
             environment: settings.environment,
@@ -274,6 +285,7 @@ impl Sidecar {
             board: board.clone(),
             ledger,
             control: control.clone(),
+            inquiry,
             silence_max,
             token_file: settings.admin_token_file,
             webhook_secret_file: settings.webhook_secret_file,

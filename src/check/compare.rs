@@ -1,4 +1,4 @@
-//! What would change for the clients of a live server.
+//! What would change for the clients of what is live.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -93,6 +93,11 @@ impl Live {
         Ok(Self { models: info.models.into_iter().filter_map(stable).collect() })
     }
 
+    /// What is live, by the cards of the stable versions.
+    pub fn of(cards: &[ModelSpec]) -> Self {
+        Self { models: cards.iter().map(|card| (card.name.clone(), LiveVersion::of(card))).collect() }
+    }
+
     /// What would change if `wanted` were the stable versions.
     pub fn differences(&self, wanted: &[ModelSpec]) -> Vec<Difference> {
         let gone = self.models.iter().filter(|(name, _)| !wanted.iter().any(|spec| spec.name == **name));
@@ -117,6 +122,26 @@ impl Live {
             })
         });
         gone.chain(moved).collect()
+    }
+}
+
+impl LiveVersion {
+    fn of(card: &ModelSpec) -> Self {
+        let feature = |feature: &Feature| LiveFeature {
+            name: feature.name.clone(),
+            unit: feature.unit.clone(),
+            categories: match &feature.domain {
+                Domain::Category(categories) => Some(categories.clone()),
+                Domain::Number { .. } => None,
+            },
+            required: feature.default.is_none(),
+        };
+        Self {
+            version: card.version.clone(),
+            features: card.input.features.iter().map(feature).collect(),
+            classes: card.output.label.classes.clone(),
+            metrics: card.metrics.clone(),
+        }
     }
 }
 
@@ -192,27 +217,9 @@ mod tests {
         ModelSpec::parse("model.yaml", text.as_bytes()).unwrap()
     }
 
-    fn live(spec: &ModelSpec) -> LiveVersion {
-        let feature = |feature: &Feature| LiveFeature {
-            name: feature.name.clone(),
-            unit: feature.unit.clone(),
-            categories: match &feature.domain {
-                Domain::Category(categories) => Some(categories.clone()),
-                Domain::Number { .. } => None,
-            },
-            required: feature.default.is_none(),
-        };
-        LiveVersion {
-            version: spec.version.clone(),
-            features: spec.input.features.iter().map(feature).collect(),
-            classes: spec.output.label.classes.clone(),
-            metrics: spec.metrics.clone(),
-        }
-    }
-
     #[test]
     fn what_breaks_a_client_is_named_and_what_does_not_is_not() {
-        let old = live(&spec(str::to_owned));
+        let old = LiveVersion::of(&spec(str::to_owned));
         let breaks = |change: &dyn Fn(&str) -> String| breaking(&old, &spec(change)).join("; ");
         assert_eq!(breaks(&str::to_owned), "");
         assert_eq!(

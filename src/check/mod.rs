@@ -16,12 +16,13 @@ use mainstay_sidecar::desired::{Desired, desired};
 use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
+use mainstay_sidecar::trust::{self, model};
 use serde::Serialize;
 
 use crate::artifacts::Artifacts;
 use crate::failed;
 
-mod compare;
+pub mod compare;
 mod files;
 mod report;
 
@@ -53,6 +54,14 @@ pub struct Arguments {
     /// The data address of a server to compare with, such as http://127.0.0.1:5000.
     #[arg(long, value_name = "URL")]
     live: Option<String>,
+
+    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
+    #[arg(long, requires = "allowed_signers")]
+    verify_models: bool,
+
+    /// The sidecar's file of allowed signers.
+    #[arg(long, value_name = "FILE", requires = "verify_models")]
+    allowed_signers: Option<PathBuf>,
 
     #[command(flatten)]
     artifacts: Artifacts,
@@ -90,7 +99,7 @@ struct Finding {
 
 /// Why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub enum CheckError {
     #[error("cannot list the environments in {}: give a checkout of the configuration repository", path.display())]
     Environments { path: PathBuf, source: std::io::Error },
     #[error("there is no environment in {}: give a checkout of the configuration repository", path.display())]
@@ -142,13 +151,19 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
     let program = std::env::current_exe().map_err(CheckError::Folder)?;
     let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
     let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
-    let checker = Checker { root: &arguments.path, publisher, fetcher, trial: Trial { program } };
+    let trust = trust::Settings {
+        verify_models: arguments.verify_models,
+        allowed_signers: arguments.allowed_signers.clone(),
+        ..trust::Settings::default()
+    };
+    let checker = Checker { root: &arguments.path, trust, publisher, fetcher, trial: Trial { program } };
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
+    trust: trust::Settings,
     publisher: Arc<Publisher>,
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
@@ -158,8 +173,12 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
         let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
-        let resolved = desired(&findings.environment, |path, bytes_max| files::read(self.root, path, bytes_max));
-        let (desired, unseen) = match resolved.and_then(|desired| self.add(desired)) {
+        let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+        let resolved = desired(&findings.environment, read).and_then(|desired| {
+            model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
+            self.add(desired)
+        });
+        let (desired, unseen) = match resolved {
             Ok(added) => added,
             Err(Trouble::Refused(refusal)) => {
                 findings.refused = Some(refusal);

@@ -113,9 +113,23 @@ impl Sidecars {
         self.urls.iter().map(|url| (url.as_str(), self.post(url, path, order))).collect()
     }
 
+    /// What each says to an order that takes a while.
+    pub fn order_patiently(
+        &self,
+        path: &str,
+        order: &Value,
+        answer_max: Duration,
+    ) -> Vec<(&str, Result<Value, Silence>)> {
+        self.urls.iter().map(|url| (url.as_str(), self.post_within(url, path, order, answer_max))).collect()
+    }
+
     /// What one says to an order.
     pub fn post(&self, url: &str, path: &str, order: &Value) -> Result<Value, Silence> {
-        let mut request = agent().post(format!("{url}{path}"));
+        self.post_within(url, path, order, ANSWER_MAX)
+    }
+
+    fn post_within(&self, url: &str, path: &str, order: &Value, answer_max: Duration) -> Result<Value, Silence> {
+        let mut request = agent(answer_max).post(format!("{url}{path}"));
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file)
                 .map_err(|error| Silence::Refused { url: file.display().to_string(), words: error.to_string() })?;
@@ -172,12 +186,12 @@ impl Sidecars {
 
 /// What `url` says to a question.
 pub fn get<T: DeserializeOwned>(url: &str, path: &str) -> Result<T, Silence> {
-    read(url, agent().get(format!("{url}{path}")).call())
+    read(url, agent(ANSWER_MAX).get(format!("{url}{path}")).call())
 }
 
-fn agent() -> ureq::Agent {
+fn agent(answer_max: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_MAX))
+        .timeout_global(Some(answer_max))
         .max_redirects(0)
         .proxy(None)
         .http_status_as_error(false);

@@ -57,6 +57,12 @@ pub fn bold(text: &str) -> String {
     if coloured() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// A line that nobody should miss.
+pub fn alarm(line: &str) -> String {
+    let line = plain(line);
+    if coloured() { format!("\x1b[31m{line}\x1b[0m") } else { line }
+}
+
 /// The words that say how it is, in the colour of how it is.
 fn paint(line: &str) -> String {
     if !coloured() {

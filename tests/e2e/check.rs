@@ -4,6 +4,7 @@ use mainstay_models::Blob;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, World, edited, mainstay, run, shipped};
+use crate::signing::ModelKey;
 
 /// Runs `mainstay check` in the world's clone; as GitHub Actions would where `github` says so.
 fn check(world: &World, arguments: &[&str], github: bool) -> (i32, String, String) {
@@ -54,6 +55,32 @@ fn what_the_sidecar_would_refuse_is_annotated_at_its_file_and_line() {
     assert!(out.contains("::error file=models/iris/1.0.0/model.yaml,line=7::artifact.sha256: "), "{out}");
 
     let (code, _, err) = check(&world, &["--env", "no such"], false);
+    assert_eq!(code, 64, "{err}");
+}
+
+#[test]
+fn a_version_that_is_not_signed_as_asked_would_be_refused() {
+    let (world, key) = (World::new(), ModelKey::new());
+    let signers = world.folder.path().join("signers.yaml");
+    let entry = key.entry("Training", "    models: [iris]\n");
+    std::fs::write(&signers, format!("apiVersion: mainstay/v1\nsigners:\n{entry}")).unwrap();
+    let asked = ["--verify-models", "--allowed-signers", signers.to_str().unwrap()];
+    let (code, out, _) = check(&world, &asked, true);
+    assert_eq!(code, 1);
+    assert!(out.contains("would be refused: models/iris/1.0.0/model.sig: is not in the commit"), "{out}");
+    assert!(out.contains("::error file=models/iris/1.0.0/model.sig,line=1::is not in the commit"), "{out}");
+
+    key.sign(&world.repository.clone.join("models/iris/1.0.0"));
+    key.sign(&world.repository.clone.join("models/pred-main/1.0.0"));
+    let (code, out, _) = check(&world, &asked, false);
+    assert_eq!(code, 1);
+    assert!(out.contains("models/pred-main/1.0.0/model.sig: is signed by Training ("), "{out}");
+    let serving = "apiVersion: mainstay/v1\ndefault: iris\nmodels:\n  iris:\n    stable: 1.0.0\n";
+    world.repository.write("environments/prod/serving.yaml", serving);
+    let (code, out, err) = check(&world, &asked, false);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("good iris 1.0.0 (stable)"), "{out}");
+    let (code, _, err) = check(&world, &["--verify-models"], false);
     assert_eq!(code, 64, "{err}");
 }
 

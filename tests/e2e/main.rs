@@ -14,3 +14,5 @@ mod memory;
 mod operators;
 mod requests;
 mod rolling;
+#[path = "../../sidecar/tests/sidecar/signing.rs"]
+mod signing;

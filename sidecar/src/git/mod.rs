@@ -34,6 +34,8 @@ pub use signed::Signed;
 
 /// How often a running question looks whether the end was asked for.
 const STOP_CHECK: Duration = Duration::from_millis(100);
+/// What says through which proxy https goes, the first in front; it may hold a password.
+const PROXY_VARIABLES: [&str; 2] = ["https_proxy", "HTTPS_PROXY"];
 /// How much of what a worker complains about is kept.
 const COMPLAINT_BYTES_MAX: usize = 2 << 10;
 
@@ -310,7 +312,7 @@ impl Git {
         command.env_clear().env("HOME", folder);
         // It does one thing at a time and then waits, often for hours: glibc is to give back what a fetch needed.
         command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_TRIM_THRESHOLD_", "131072");
-        for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        for name in ["SSL_CERT_FILE", "SSL_CERT_DIR", "no_proxy", "NO_PROXY"].into_iter().chain(PROXY_VARIABLES) {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

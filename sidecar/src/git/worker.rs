@@ -22,15 +22,15 @@ use std::time::Duration;
 
 use git2::{
     AutotagOption, Commit as GitCommit, ConfigLevel, Cred, CredentialType, Direction, ErrorClass, ErrorCode,
-    FetchOptions, ObjectType, Oid, Remote, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
+    FetchOptions, ObjectType, Oid, ProxyOptions, Remote, RemoteCallbacks, RemoteConnection, RemoteRedirect, Repository,
     RepositoryInitOptions, Tree,
 };
 use mainstay_models::{Commit, CommitId};
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
-use super::Transport;
 use super::frame::{self, Advertised, Failure, Fetched, History, Job, Lineage, Relation, Reply, Request};
 use super::tags::{self, NoTag};
+use super::{PROXY_VARIABLES, Transport};
 
 /// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -285,6 +285,7 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     let mut options = FetchOptions::new();
     options
         .remote_callbacks(callbacks)
+        .proxy_options(proxy())
         .follow_redirects(RemoteRedirect::None)
         .download_tags(AutotagOption::None)
         .update_fetchhead(false);
@@ -326,7 +327,7 @@ fn open_remote<'r>(job: &Job, repo: &'r Repository) -> Result<Remote<'r>, Failur
 }
 
 fn connect<'r, 'c, 'j: 'c>(job: &'j Job, remote: &'c mut Remote<'r>) -> Result<RemoteConnection<'r, 'c, 'j>, Failure> {
-    let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(job)), None);
+    let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(job)), Some(proxy()));
     connected.map_err(|e| {
         let reason = match (e.code(), job.address.transport()) {
             (ErrorCode::Certificate, Transport::Ssh) => "its host key is not the one in the known_hosts file",
@@ -419,6 +420,14 @@ fn callbacks(job: &Job) -> RemoteCallbacks<'_> {
     callbacks
 }
 
+/// The way through a proxy, for https: what `https_proxy` and `no_proxy` say, which the parent passes on. It is asked for
+/// no credentials of the repository's: its own stand in its address.
+fn proxy<'a>() -> ProxyOptions<'a> {
+    let mut options = ProxyOptions::new();
+    options.auto();
+    options
+}
+
 fn read_token(path: &Path) -> Result<String, String> {
     let problem = |problem: &str| format!("cannot use the token file {}: {problem}", path.display());
     let bytes = std::fs::read(path).map_err(|e| problem(&e.to_string()))?;
@@ -432,6 +441,14 @@ fn read_token(path: &Path) -> Result<String, String> {
 }
 
 fn unreached(job: &Job, attempt: &str, reason: &str) -> Failure {
+    // Of a proxy's address that it cannot use libgit2 repeats all, the password too.
+    let addresses = PROXY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok());
+    let told = |address: String| {
+        let secret =
+            address.rsplit_once('@').map(|(secret, _)| secret.rsplit("//").next().unwrap_or(secret).to_owned());
+        secret.is_some_and(|secret| !secret.is_empty() && reason.contains(&secret))
+    };
+    let reason = if addresses.into_iter().any(told) { "the proxy's address cannot be used" } else { reason };
     Failure::Remote { attempt: attempt.to_owned(), address: job.address.to_string(), reason: excerpt(reason) }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! signers   the file of allowed signers; whether a signature is one of theirs, and permits what is touched
+//! model     whether a version's files are signed by somebody who may sign models
 //! ssh, openpgp   one kind of signature each
 //! touched   what two commits have different
 //! ```
@@ -21,6 +22,7 @@ use crate::board::{Board, now_unix_ms};
 use crate::git::{self, Failure, Git, Relation, Signed};
 use crate::trouble::{Refusal, Trouble};
 
+pub mod model;
 mod openpgp;
 pub mod signers;
 mod ssh;
@@ -41,6 +43,8 @@ const FOLDERS_MAX: usize = 4000;
 pub struct Settings {
     /// Which commits must be signed.
     pub verify: Verify,
+    /// Whether every version must be signed too, by itself.
+    pub verify_models: bool,
     /// The file of allowed signers; given exactly if signatures are verified.
     pub allowed_signers: Option<PathBuf>,
     /// Whether a commit may follow that does not descend from the live one.
@@ -79,7 +83,7 @@ pub struct Verified {
 impl Settings {
     /// Whether it is clear what is asked.
     pub fn is_complete(&self) -> bool {
-        (self.verify != Verify::None) == self.allowed_signers.is_some()
+        (self.verify != Verify::None || self.verify_models) == self.allowed_signers.is_some()
     }
 
     /// Stands for what the file of allowed signers says now: what was refused may be allowed once it says something else.

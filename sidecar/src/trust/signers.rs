@@ -1,4 +1,4 @@
-//! Who may sign: the file of allowed signers, and whether a signature is one of theirs.
+//! Who may sign: the file of allowed signers, and whether a commit's signature is one of theirs.
 //!
 //! An entry permits, nothing forbids: a key may stand in several entries, and what one of them permits is permitted.
 //! The file is small and read anew for each commit, since keys rotate. Knows neither git nor what a commit asks for.
@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::openpgp::{self, Certificate};
-use super::ssh;
 use super::touched::Touched;
+use super::{model, ssh};
 use crate::git::Signed;
 
 /// The most entries.
@@ -46,6 +46,8 @@ pub struct Signer {
 enum Key {
     Ssh(ssh::Key),
     OpenPgp(Certificate),
+    /// For models alone: no commit is signed with it.
+    Model(model::Key),
 }
 
 /// Why a signature is not one.
@@ -57,7 +59,7 @@ pub enum Fault {
     Wrong(String),
 }
 
-/// Why a commit is not believed.
+/// Why a commit, or a version of a model, is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// There is no signature.
@@ -70,12 +72,17 @@ pub enum Reason {
     OutsideValidity,
     /// The signer may not sign for this environment or model.
     NotAllowed,
+    /// A model's signature is for other files.
+    OtherFiles,
 }
 
 impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 5] =
+    /// Those for a commit.
+    pub const OF_COMMITS: [Self; 5] =
         [Self::Unsigned, Self::BadSignature, Self::UnknownKey, Self::OutsideValidity, Self::NotAllowed];
+    /// Those for a model.
+    pub const OF_MODELS: [Self; 5] =
+        [Self::Unsigned, Self::BadSignature, Self::UnknownKey, Self::NotAllowed, Self::OtherFiles];
 
     /// Its name in the metrics.
     pub fn label(self) -> &'static str {
@@ -85,6 +92,7 @@ impl Reason {
             Self::UnknownKey => "unknown_key",
             Self::OutsideValidity => "outside_validity",
             Self::NotAllowed => "not_allowed",
+            Self::OtherFiles => "other_files",
         }
     }
 }
@@ -117,6 +125,7 @@ struct RawSigner {
     name: Spanned<String>,
     ssh: Option<Spanned<String>>,
     openpgp: Option<Spanned<String>>,
+    model_key: Option<Spanned<String>>,
     environments: Option<Spanned<BTreeSet<EnvironmentName>>>,
     models: Option<Spanned<BTreeSet<ModelName>>>,
     valid_from: Option<Spanned<String>>,
@@ -184,7 +193,7 @@ impl Signers {
                 let signature = ssh::Signature::parse(text).map_err(unreadable)?;
                 let verify = |signer: &Signer| match &signer.key {
                     Key::Ssh(key) => signature.verify(key, payload),
-                    Key::OpenPgp(_) => Ok(false),
+                    Key::OpenPgp(_) | Key::Model(_) => Ok(false),
                 };
                 (signature.fingerprint(), self.0.iter().map(|signer| (signer, verify(signer))).collect())
             }
@@ -193,7 +202,7 @@ impl Signers {
                 times.extend(signature.time_unix_s());
                 let verify = |signer: &Signer| match &signer.key {
                     Key::OpenPgp(certificate) => signature.verify(certificate, payload, now_unix_s),
-                    Key::Ssh(_) => Ok(false),
+                    Key::Ssh(_) | Key::Model(_) => Ok(false),
                 };
                 (signature.fingerprint(), self.0.iter().map(|signer| (signer, verify(signer))).collect())
             }
@@ -229,6 +238,14 @@ impl Signers {
         Ok(good)
     }
 
+    /// The entries with a key for models.
+    pub(super) fn of_models(&self) -> impl Iterator<Item = (&Signer, &model::Key)> {
+        self.0.iter().filter_map(|signer| match &signer.key {
+            Key::Model(key) => Some((signer, key)),
+            Key::Ssh(_) | Key::OpenPgp(_) => None,
+        })
+    }
+
     /// Whether one and the same signer, by its entries, may sign what is touched.
     pub fn permit(entries: &[&Signer], environment: &EnvironmentName, touched: &Touched) -> Result<(), Distrust> {
         let signer = entries.first().map_or(String::new(), ToString::to_string);
@@ -260,20 +277,34 @@ impl Signer {
             let problem = format!("is not a name of 1 to {NAME_CHARS_MAX} characters on one line");
             return Err(YamlFault::at(&raw.name, field("name"), problem));
         }
-        let (key, fingerprint) = match (&raw.ssh, &raw.openpgp) {
-            (Some(ssh), None) => {
+        let (key, fingerprint) = match (&raw.ssh, &raw.openpgp, &raw.model_key) {
+            (Some(ssh), None, None) => {
                 let key = ssh::Key::parse(&ssh.value).map_err(|problem| YamlFault::at(ssh, field("ssh"), problem))?;
                 let fingerprint = key.fingerprint();
                 (Key::Ssh(key), fingerprint)
             }
-            (None, Some(openpgp)) => {
+            (None, Some(openpgp), None) => {
                 let certificate = Certificate::parse(&openpgp.value);
                 let certificate = certificate.map_err(|problem| YamlFault::at(openpgp, field("openpgp"), problem))?;
                 let fingerprint = certificate.fingerprint();
                 (Key::OpenPgp(certificate), fingerprint)
             }
+            (None, None, Some(pem)) => {
+                let key = model::Key::parse(&pem.value);
+                let key = key.map_err(|problem| YamlFault::at(pem, field("modelKey"), problem))?;
+                for (time, name) in [(&raw.valid_from, "validFrom"), (&raw.valid_until, "validUntil")] {
+                    if let Some(time) = time {
+                        let problem =
+                            "says nothing of a model's signature, which has no time: take the entry away instead";
+                        return Err(YamlFault::at(time, field(name), problem));
+                    }
+                }
+                let fingerprint = key.fingerprint();
+                (Key::Model(key), fingerprint)
+            }
             _ => {
-                let problem = "has one key: give either `ssh` or `openpgp`, and a further entry for a further key";
+                let problem =
+                    "has one key: give either `ssh`, `openpgp` or `modelKey`, and a further entry for a further key";
                 return Err(YamlFault::at(&place, field("ssh"), problem));
             }
         };
@@ -305,6 +336,11 @@ impl Signer {
     /// Whether it may change anything in `environment`.
     pub fn allows_all_of(&self, environment: &EnvironmentName) -> bool {
         self.allows_environment(environment) && self.models.is_none()
+    }
+
+    /// Whether it may sign `model` where it is for `environment`.
+    pub(super) fn allows(&self, environment: &EnvironmentName, model: &ModelName) -> bool {
+        self.allows_environment(environment) && self.models.as_ref().is_none_or(|models| models.contains(model))
     }
 
     fn allows_environment(&self, environment: &EnvironmentName) -> bool {

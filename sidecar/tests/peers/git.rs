@@ -11,7 +11,7 @@ use crate::harness::{Peer, nginx};
 use crate::web::{make_certificates, trusting};
 
 /// The program that runs git's HTTP backend for nginx. It ends with this.
-struct Gateway(Child);
+pub struct Gateway(Child);
 
 impl Drop for Gateway {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Gateway {
 }
 
 /// nginx with repositories at `/git/`, for those who know the password, which `let_in` writes.
-fn https() -> (Peer, Gateway) {
+pub fn https() -> (Peer, Gateway) {
     let backend = output(Command::new("git").arg("--exec-path")) + "/git-http-backend";
     let mut gateway = None;
     let peer = Peer::start(|port, folder| {
@@ -81,7 +81,7 @@ fn output(command: &mut Command) -> String {
 }
 
 /// A bare copy of `repo` in `folder`, which `push` brings up to date.
-fn serve(repo: &Repo, folder: &Path) -> PathBuf {
+pub fn serve(repo: &Repo, folder: &Path) -> PathBuf {
     let bare = folder.join("config.git");
     repo.git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
     repo.git(&["remote", "add", "origin", bare.to_str().unwrap()]);

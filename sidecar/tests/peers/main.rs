@@ -7,5 +7,7 @@
 mod bench;
 mod git;
 mod harness;
+mod models;
 mod objects;
+mod proxy;
 mod web;

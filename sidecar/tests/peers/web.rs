@@ -58,11 +58,17 @@ fn nginx(locations: &str) -> Peer {
 /// Runs a test of this file again, as a process that trusts the authority in `folder`: what is trusted is read once.
 /// Says whether this is that process.
 pub fn trusting(test: &str, start: impl FnOnce() -> Peer) -> Option<String> {
+    trusting_with(test, || (start(), Vec::new()))
+}
+
+/// The same, with further variables of that process.
+pub fn trusting_with(test: &str, start: impl FnOnce() -> (Peer, Vec<(&'static str, String)>)) -> Option<String> {
     if let Ok(address) = std::env::var("MAINSTAY_TEST_PEER") {
         return Some(address);
     }
-    let peer = start();
+    let (peer, variables) = start();
     let mut command = Command::new(std::env::current_exe().unwrap());
+    command.envs(variables);
     command.args([test, "--exact", "--ignored", "--nocapture"]);
     command.env("MAINSTAY_TEST_PEER", format!("{} {}", peer.address, peer.folder.path().display()));
     let output =

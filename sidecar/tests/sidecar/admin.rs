@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{Bench, Repo, get};
+use crate::harness::{Bench, Patient, Repo, get, post};
 
 #[test]
 fn ready_means_that_a_verified_release_is_published_not_that_git_answers() {
@@ -80,4 +80,70 @@ fn metrics_follow_the_conventions() {
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
+}
+
+#[test]
+fn what_a_commit_would_change_is_told_and_changes_nothing() {
+    let repo = Repo::serving_iris();
+    let live = repo.head();
+    let patient = Patient::following(&repo.address(), |_| {});
+    patient.serves("1.0.0");
+    repo.git(&["checkout", "--quiet", "-b", "next"]);
+    let next = repo.roll("1.1.0");
+    repo.write("environments/prod/serving.yaml", "nonsense");
+    let broken = repo.commit("Break it");
+    repo.git(&["branch", "broken"]);
+    repo.git(&["reset", "--quiet", "--hard", "HEAD~1"]);
+    repo.git(&["checkout", "--quiet", "main"]);
+
+    let ask = |commit: &str| patient.order("/diff", &serde_json::json!({ "commit": commit }).to_string());
+    for name in ["next", "refs/heads/next", next.as_str()] {
+        let answer = ask(name);
+        assert_eq!(answer["commit"]["id"], next.as_str(), "{name}");
+        assert_eq!(answer["live"]["models"]["iris"]["stable"], "1.0.0");
+        assert_eq!(answer["asked"]["models"]["iris"]["stable"], "1.1.0");
+        let card = |side: &str| answer[side]["cards"]["iris"].as_str().unwrap().to_owned();
+        assert!(card("live").contains("version: 1.0.0") && card("asked").contains("version: 1.1.0"));
+    }
+    // What is live, also by the digits that people are shown.
+    for name in ["main", live.as_str(), live.short()] {
+        let answer = ask(name);
+        assert_eq!((&answer["live"], &answer["commit"]["id"]), (&answer["asked"], &live.as_str().into()), "{name}");
+        assert_eq!(answer["asked"]["cards"], serde_json::json!({}));
+    }
+    let answer = ask("broken");
+    assert_eq!((&answer["commit"]["id"], &answer["asked"]), (&broken.as_str().into(), &serde_json::Value::Null));
+    assert_eq!(answer["refused"]["file"], "environments/prod/serving.yaml");
+
+    for (order, code, expected) in [
+        ("{\"commit\": \"nobody\"}", 404, "nobody"),
+        ("{\"commit\": \"\"}", 400, "not a reference"),
+        ("{\"commit\": \"-x\"}", 400, "not a reference"),
+        ("{\"repo\": \"/etc\"}", 400, "unknown field"),
+        (&format!("{{\"commit\": \"{}\"}}", "0".repeat(40)), 502, ""),
+    ] {
+        let (got, text) = post(patient.admin, "/diff", &[], order);
+        assert_eq!((got, text.contains(expected)), (code, true), "{order}: {text}");
+    }
+    assert!(!patient.bench.settings.store.join("git/diff").exists());
+    assert_eq!(patient.bench.current().release.commit.id, live);
+    assert_eq!(patient.board.status().desired.as_ref(), Some(&live));
+}
+
+#[test]
+fn git_is_asked_about_a_commit_only_for_those_who_may_give_orders() {
+    let repo = Repo::serving_iris();
+    let patient = Patient::following(&repo.address(), |bench| {
+        let token = bench.settings.store.parent().unwrap().join("token");
+        std::fs::write(&token, "secret\n").unwrap();
+        bench.settings.admin_token_file = Some(token);
+    });
+    patient.serves("1.0.0");
+    let order = "{\"commit\": \"main\"}";
+    let ask = |headers: &[(&str, &str)]| post(patient.admin, "/diff", headers, order).0;
+    assert_eq!(ask(&[]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer wrong")]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer secret"), ("Origin", "http://page.example")]), 403);
+    assert_eq!(get(patient.admin, "/diff?commit=main").0, 401);
+    assert_eq!(ask(&[("Authorization", "Bearer secret")]), 200);
 }
