@@ -508,6 +508,9 @@ impl Trees {
                 } else {
                     W::of(0.0)
                 };
+                // What no leaf speaks of reads as zero from here on, whatever was added to it.
+                let first = if scored[0] { first } else { W::of(0.0) };
+                let second = if scored[1] { second } else { W::of(0.0) };
                 let positive = if *binary && *all_positive { deciding > W::of(0.5) } else { deciding > W::of(0.0) };
                 *label = match (*binary, positive) {
                     (true, positive) => labels[usize::from(positive)],
