@@ -6,7 +6,6 @@ use std::sync::{Arc, LazyLock};
 
 use http_body_util::BodyExt;
 use mainstay_models::embedded::{Embedded, MODELS};
-use mainstay_models::spec::Location;
 use mainstay_models::{Blob, Change, Commit, ModelSpec, Move, Role};
 
 use super::*;
