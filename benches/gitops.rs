@@ -24,6 +24,8 @@ use sha2::Sha256;
 #[path = "../tests/e2e/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
+#[path = "gitops/host.rs"]
+mod host;
 
 use harness::{Load, SETOSA, Server, Sidecar, World, eventually};
 
@@ -62,6 +64,8 @@ enum Part {
     Rollback,
     /// Processor time and memory of looking at a repository that does not change, small and large.
     Idle,
+    /// The same over https, with what it costs the git host; needs nginx and fcgiwrap.
+    Https,
     /// Many changes while clients ask.
     Changes,
 }
@@ -85,7 +89,7 @@ struct Report {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let all = [Part::Poll, Part::Webhook, Part::Rollback, Part::Idle, Part::Changes];
+    let all = [Part::Poll, Part::Webhook, Part::Rollback, Part::Idle, Part::Https, Part::Changes];
     let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
     let mut report = Report { figures: Vec::new(), quick: arguments.quick, polls: arguments.polls };
     for part in all.iter().filter(|part| parts.contains(part)) {
@@ -94,6 +98,8 @@ fn main() -> ExitCode {
             Part::Webhook => report.webhook(),
             Part::Rollback => report.rollback(),
             Part::Idle => report.idle(),
+            Part::Https if !host::Host::is_possible() => eprintln!("https is left out: it needs nginx and fcgiwrap"),
+            Part::Https => report.https(),
             Part::Changes => report.changes(),
         }
     }
@@ -191,34 +197,96 @@ impl Report {
             let server = world.server(&[]);
             let sidecar = follow(&world, &server, &["--interval", "10ms"]);
             server.until_live(&world.repository.head());
-            let pids = family(sidecar.program.id());
-            let passes = || {
-                let text = sidecar.probe("/metrics").body;
-                let line = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix("mainstay_sync_passes_total{outcome=\"unchanged\"} "));
-                line.map_or(0.0, |count| count.parse::<f64>().unwrap())
-            };
-            // What only the beginning needs is over.
-            eventually("it polls", || (passes() > 100.0).then_some(()));
-            let (passes_before, seconds_before) = (passes(), cpu_seconds(&pids));
-            let resident_before = resident(&pids);
-            let mut seen = passes_before;
-            while seen - passes_before < polls as f64 {
-                std::thread::sleep(Duration::from_millis(500));
-                let now = passes();
-                assert!(now > seen, "the sidecar polls no more");
-                seen = now;
-                self.progress(what, (seen - passes_before) as usize, polls as usize);
-            }
-            let each = (cpu_seconds(&pids) - seconds_before) / (passes() - passes_before);
-            assert_eq!(family(sidecar.program.id()), pids, "the git worker is the same throughout");
-            let resident_after = resident(&pids);
-            self.figure(format!("processor time of a look, {what}"), each * 1e3, "ms", Some(3.0));
-            self.figure(format!("memory of both processes, {what}"), resident_after / 1e6, "MB", Some(20.0));
-            let grown = resident_after - resident_before;
-            self.figure(format!("memory grown over {polls} looks, {what}"), grown / 1e3, "kB", None);
+            self.watch(what, &sidecar, polls);
         }
+    }
+
+    /// What looks cost and what a sidecar holds meanwhile; gives how many looks were watched.
+    fn watch(&mut self, what: &str, sidecar: &Sidecar, polls: u64) -> f64 {
+        let pids = family(sidecar.program.id());
+        // What only the beginning needs is over.
+        eventually("it polls", || (looks(sidecar) > 100.0).then_some(()));
+        let (looks_before, seconds_before) = (looks(sidecar), cpu_seconds(&pids));
+        let resident_before = memory(&pids, "Pss:");
+        let mut seen = looks_before;
+        while seen - looks_before < polls as f64 {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = looks(sidecar);
+            assert!(now > seen, "the sidecar polls no more");
+            seen = now;
+            self.progress(what, (seen - looks_before) as usize, polls as usize);
+        }
+        let watched = looks(sidecar) - looks_before;
+        let each = (cpu_seconds(&pids) - seconds_before) / watched;
+        assert_eq!(family(sidecar.program.id()), pids, "the git worker is the same throughout");
+        let resident_after = memory(&pids, "Pss:");
+        self.figure(format!("processor time of a look, {what}"), each * 1e3, "ms", Some(3.0));
+        self.figure(format!("memory of both processes, {what}"), resident_after / 1e6, "MB", Some(20.0));
+        let twice = memory(&pids, "Rss:") / 1e6;
+        self.figure(format!("the same, counting twice what they share, {what}"), twice, "MB", Some(20.0));
+        let grown = resident_after - resident_before;
+        self.figure(format!("memory grown over {polls} looks, {what}"), grown / 1e3, "kB", None);
+        watched
+    }
+
+    fn https(&mut self) {
+        let polls = if self.quick { 100 } else { self.polls / 10 };
+        let world = World::new();
+        let host = host::Host::start(world.folder.path());
+        let (address, token) = (host.address("config.git"), host.token_file());
+        let authority = host.authority().display().to_string();
+        let variables = [("SSL_CERT_FILE", authority.as_str())];
+        let follow = |store: &str, interval: &str, own: &[&str]| {
+            let store = world.folder.path().join(store).display().to_string();
+            let arguments = ["--repo", &address, "--env", "prod", "--store", &store, "--token-file", &token];
+            Sidecar::start_with(&[&arguments[..], &["--interval", interval], own].concat(), &variables)
+        };
+        let what = "over https";
+        let sidecar = follow("first", "20ms", &[]);
+        sidecar.until("it follows", |status| status["sync"] == "Synced");
+        eventually("it polls", || (looks(&sidecar) > 10.0).then_some(()));
+        let before = (looks(&sidecar), host.bytes(), host.connections(), host.web_seconds());
+        self.watch(what, &sidecar, polls);
+        let looks = looks(&sidecar) - before.0;
+        let each = |now: f64, before: f64| (now - before) / looks;
+        self.figure("bytes of a look, both ways".to_owned(), each(host.bytes() as f64, before.1 as f64), "B", None);
+        let connections = each(host.connections() as f64, before.2 as f64);
+        self.figure("connections of a look".to_owned(), connections, "", None);
+        let web = each(host.web_seconds(), before.3);
+        let list = host.backend_seconds("config.git", None);
+        self.figure("git host's processor time of a look, TLS and web server".to_owned(), web * 1e3, "ms", None);
+        self.figure("git host's processor time of a look, git itself".to_owned(), list * 1e3, "ms", None);
+        let text = sidecar.probe("/metrics").body;
+        self.figure("time series of a sidecar".to_owned(), series(&text), "", None);
+        drop(sidecar);
+
+        let server = Server::start(&["--store", world.folder.path().join("second").to_str().unwrap()]);
+        let sidecar = follow("second", "1h", &["--server", &server.admin_url()]);
+        server.until_live(&world.repository.head());
+        let count = if self.quick { 3 } else { 20 };
+        let mut last = world.repository.head();
+        let (mut bytes, mut packs) = (0, 0.0);
+        for index in 0..count {
+            self.progress("fetches over https", index, count);
+            let commit = self.roll(&world, index);
+            let before = host.bytes();
+            ureq::post(format!("http://{}/sync", sidecar.admin)).send_empty().unwrap();
+            server.until_live(&commit);
+            sidecar.until("the pass is over", |status| status["health"] == "Healthy");
+            bytes += host.bytes() - before;
+            packs += host.backend_seconds("config.git", Some((last.as_str(), commit.as_str())));
+            last = commit;
+        }
+        self.figure("bytes of a pass that fetches a roll".to_owned(), bytes as f64 / count as f64, "B", None);
+        self.figure("git host's processor time of a pack".to_owned(), packs / count as f64 * 1e3, "ms", None);
+        // Every kind of series appears with the first request.
+        for (model, body) in [("iris", SETOSA), ("pred-main", harness::MILL)] {
+            server.post(&format!("/models/{model}/predict"), body);
+        }
+        let text = server.probe("/metrics").body;
+        let of_iris = series(&text.lines().filter(|line| line.contains("\"iris\"")).collect::<Vec<_>>().join("\n"));
+        self.figure("time series of a server with two models".to_owned(), series(&text), "", None);
+        self.figure("of those, of iris alone".to_owned(), of_iris, "", None);
     }
 
     fn changes(&mut self) {
@@ -310,12 +378,25 @@ fn cpu_seconds(ids: &[u32]) -> f64 {
     ids.iter().map(ticks).sum::<f64>() / 100.0
 }
 
-/// The memory of processes, in bytes: what they share is counted once, as a container's limit counts it.
-fn resident(ids: &[u32]) -> f64 {
-    let pss = |id: &u32| {
+/// How many times a sidecar has looked at its repository and found it unchanged.
+fn looks(sidecar: &Sidecar) -> f64 {
+    let text = sidecar.probe("/metrics").body;
+    let line = text.lines().find_map(|line| line.strip_prefix("mainstay_sync_passes_total{outcome=\"unchanged\"} "));
+    line.map_or(0.0, |count| count.parse::<f64>().unwrap())
+}
+
+/// How many time series a page of metrics has.
+fn series(metrics: &str) -> f64 {
+    metrics.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count() as f64
+}
+
+/// The memory of processes, in bytes: by `Pss:` what they share is counted once, as a container's limit counts it, and by
+/// `Rss:` as often as it is shared.
+fn memory(ids: &[u32], by: &str) -> f64 {
+    let of = |id: &u32| {
         let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(by)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0
     };
-    ids.iter().map(pss).sum()
+    ids.iter().map(of).sum()
 }

@@ -29,6 +29,12 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
+    /// Nothing may be fetched.
+    pub fn none() -> Self {
+        let (allow_artifacts_from, artifact_token_file) = (Vec::new(), Vec::new());
+        Self { allow_artifacts_from, registry_config: None, artifact_token_file, download_timeout: Duration::ZERO }
+    }
+
     /// Whether anything may be fetched.
     pub fn any_allowed(&self) -> bool {
         !self.allow_artifacts_from.is_empty()

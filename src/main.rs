@@ -9,9 +9,11 @@ mod artifacts;
 mod check;
 mod completions;
 mod demo;
+mod import;
 mod man;
 mod operator;
 mod probe;
+mod promote;
 mod repository;
 mod serve;
 mod shutdown;
@@ -49,6 +51,8 @@ enum Command {
     Sync(Box<sync::Arguments>),
     Demo(demo::Arguments),
     Check(check::Arguments),
+    Promote(Box<promote::Arguments>),
+    Import(import::Arguments),
     Status(operator::status::Arguments),
     Diff(operator::diff::Arguments),
     History(operator::history::Arguments),
@@ -99,6 +103,8 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(*arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Promote(arguments) => promote::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Status(arguments) => operator::status::run(&arguments),
         Command::Diff(arguments) => operator::diff::run(&arguments),
         Command::History(arguments) => operator::history::run(&arguments),

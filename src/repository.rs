@@ -5,6 +5,7 @@
 //! folder of its own, never forces a push, and never asks anything at the terminal. Every call has a deadline.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,14 +47,77 @@ pub struct Clone {
 }
 
 impl Clone {
-    /// Clones `branch`, with its history, from `address`.
-    pub fn of(address: &str, branch: &str) -> Result<Self, GitError> {
-        let clone = Self { folder: TempDir::new()?, branch: branch.to_owned() };
-        clone.git(
-            "clone the repository",
-            &["clone", "--quiet", "--single-branch", "--branch", branch, "--", address, "."],
-        )?;
+    /// Clones `branch`, or the repository's own default branch, with its history, from `address`.
+    pub fn of(address: &str, branch: Option<&str>) -> Result<Self, GitError> {
+        let mut clone = Self { folder: TempDir::new()?, branch: String::new() };
+        // Files of old commits come when they are read, where the host can do that.
+        let mut arguments = vec!["clone", "--quiet", "--filter=blob:none", "--single-branch"];
+        arguments.extend(branch.iter().flat_map(|branch| ["--branch", branch]));
+        clone.git("clone the repository", &[&arguments[..], &["--", address, "."]].concat())?;
+        clone.branch = clone.git("find the default branch", &["symbolic-ref", "--short", "HEAD"])?;
         Ok(clone)
+    }
+
+    /// The folder with the files, as they are to be committed.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The branch that was cloned.
+    pub fn branch(&self) -> &str {
+        &self.branch
+    }
+
+    /// Makes everything what the remote's branch is now, whatever was changed or committed here.
+    pub fn renew(&self) -> Result<(), GitError> {
+        self.git("fetch the branch again", &["fetch", "--quiet", "origin", &self.branch])?;
+        self.git("take what was fetched", &["reset", "--quiet", "--hard", "FETCH_HEAD"])?;
+        self.git("take what was fetched", &["clean", "--quiet", "-d", "-x", "--force"]).map(|_| ())
+    }
+
+    /// The commit at which `branch` stands at the remote, which is fetched; none where there is no such branch.
+    pub fn fetch(&self, branch: &str) -> Result<Option<String>, GitError> {
+        let name = format!("refs/heads/{branch}");
+        let what = "look for the branch at the remote";
+        let Some(tip) = self.git(what, &["ls-remote", "origin", &name])?.split_whitespace().next().map(str::to_owned)
+        else {
+            return Ok(None);
+        };
+        self.git("fetch the branch", &["fetch", "--quiet", "origin", &name])?;
+        Ok(Some(tip))
+    }
+
+    /// The commit that is checked out.
+    pub fn head(&self) -> Result<String, GitError> {
+        self.git("find the commit", &["rev-parse", "HEAD"])
+    }
+
+    /// Whether all of `commit` is in what is checked out.
+    pub fn contains(&self, commit: &str) -> bool {
+        self.git("compare two commits", &["merge-base", "--is-ancestor", commit, "HEAD"]).is_ok()
+    }
+
+    /// Takes what was written into `paths` into the next commit.
+    pub fn stage(&self, paths: &[String]) -> Result<(), GitError> {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        self.git("add the files", &[&["add", "--"], &paths[..]].concat()).map(|_| ())
+    }
+
+    /// What the next commit holds at `paths`, as ids of git's: equal where the files are.
+    pub fn staged(&self, paths: &[String]) -> Result<String, GitError> {
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        self.git("list the files", &[&["ls-files", "--stage", "--"], &paths[..]].concat())
+    }
+
+    /// Whether `commit` has at `path` what the next commit will have there.
+    pub fn same(&self, commit: &str, path: &str) -> bool {
+        self.git("compare the files", &["diff", "--cached", "--quiet", commit, "--", path]).is_ok()
+    }
+
+    /// What the next commit changes in `path`, line by line; `whole` false: only how much.
+    pub fn difference(&self, path: &str, whole: bool) -> Result<String, GitError> {
+        let how = if whole { "--patch" } else { "--stat" };
+        self.git("compare the files", &["diff", "--cached", "--no-color", "--no-ext-diff", how, "HEAD", "--", path])
     }
 
     /// The content of a file in `commit`; none where it has none, or git does not know the commit.
@@ -78,12 +142,17 @@ impl Clone {
             return Ok(None);
         }
         self.git("commit", &["commit", "--quiet", "--all", "--message", message])?;
-        self.git("find the commit", &["rev-parse", "HEAD"]).map(Some)
+        self.head().map(Some)
     }
 
-    /// Pushes the branch. Somebody else's push in between makes this fail, and is not undone.
+    /// Pushes to the branch that was cloned.
     pub fn push(&self) -> Result<(), GitError> {
-        let target = format!("HEAD:refs/heads/{}", self.branch);
+        self.push_to(&self.branch)
+    }
+
+    /// Pushes to `branch`. Somebody else's push in between makes this fail, and is not undone.
+    pub fn push_to(&self, branch: &str) -> Result<(), GitError> {
+        let target = format!("HEAD:refs/heads/{branch}");
         self.git("push", &["push", "--quiet", "origin", &target]).map(|_| ())
     }
 

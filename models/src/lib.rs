@@ -7,6 +7,7 @@
 //! The models that Mainstay ships lie in this crate's folder too and are [`embedded`].
 
 pub mod digest;
+pub mod edit;
 pub mod embedded;
 pub mod name;
 pub mod policy;
@@ -20,7 +21,7 @@ pub mod yaml;
 pub use digest::{Blob, Digest};
 pub use name::{EnvironmentName, ModelName, NameError, Version};
 pub use policy::Policy;
-pub use release::{Change, Commit, CommitId, Release, ReleasedModel, ReleasedVersion, Rollback};
+pub use release::{Change, Commit, CommitId, Fallback, Release, ReleasedModel, ReleasedVersion, Rollback};
 pub use serving::{Move, Role, Serving};
 pub use spec::ModelSpec;
 pub use store::{Publisher, Reader, ReleaseName};

@@ -22,6 +22,8 @@ pub struct Serving {
     pub default: ModelName,
     /// The models to serve; never empty.
     pub models: BTreeMap<ModelName, ServedModel>,
+    /// The models whose stable versions move only together, each group of at least two; no model is in two.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// When a change may go live.
     pub policy: Policy,
 }
@@ -73,6 +75,8 @@ struct RawServing {
     api_version: Spanned<String>,
     default: Spanned<ModelName>,
     models: Spanned<BTreeMap<ModelName, RawServedModel>>,
+    #[serde(default)]
+    together: Vec<Spanned<Vec<Spanned<ModelName>>>>,
     sync: Option<RawSync>,
     #[serde(default)]
     suspend: bool,
@@ -130,8 +134,41 @@ impl Serving {
             }
             models.insert(name, ServedModel { stable: served.stable, preview });
         }
+        let together = Self::validate_groups(raw.together, &models)?;
         let policy = RawPolicy { sync: raw.sync, suspend: raw.suspend, hold: raw.hold, windows: raw.windows };
-        Ok(Self { default: raw.default.value, models, policy: Policy::validate(policy)? })
+        Ok(Self { default: raw.default.value, models, together, policy: Policy::validate(policy)? })
+    }
+
+    fn validate_groups(
+        raw: Vec<Spanned<Vec<Spanned<ModelName>>>>,
+        models: &BTreeMap<ModelName, ServedModel>,
+    ) -> Result<Vec<BTreeSet<ModelName>>, Fault> {
+        let mut groups: Vec<BTreeSet<ModelName>> = Vec::new();
+        for (index, group) in raw.into_iter().enumerate() {
+            if group.value.len() < 2 {
+                let problem = "names fewer than two models; one alone moves as it is";
+                return Err(Fault::at(&group, format!("together[{index}]"), problem));
+            }
+            let mut members = BTreeSet::new();
+            for (place, name) in group.value.into_iter().enumerate() {
+                let fault = |problem: &str| {
+                    let problem = format!("`{}` {problem}", name.value);
+                    Fault::at(&name, format!("together[{index}][{place}]"), problem)
+                };
+                if !models.contains_key(&name.value) {
+                    return Err(fault("is not one of `models`"));
+                }
+                if groups.iter().any(|group| group.contains(&name.value)) {
+                    return Err(fault("is in another group already: make them one group"));
+                }
+                if members.contains(&name.value) {
+                    return Err(fault("stands twice"));
+                }
+                members.insert(name.value);
+            }
+            groups.push(members);
+        }
+        Ok(groups)
     }
 
     /// What changed since `previous`, by model; everything is new where there was nothing before.
@@ -196,6 +233,26 @@ mod tests {
             assert!(message.starts_with("environments/prod/serving.yaml:"), "{message}");
             assert!(message.contains(expected), "{message}\n  should contain {expected}");
             assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_group_names_two_models_that_are_served_and_in_no_other_group() {
+        let with = |groups: &str| format!("{GOOD}  other:\n    stable: 1.0.0\ntogether:\n{groups}");
+        let serving = Serving::parse("", with("  - [pred-main, iris]\n").as_bytes()).unwrap();
+        let names: Vec<_> = serving.together[0].iter().map(ModelName::as_str).collect();
+        assert_eq!((serving.together.len(), names), (1, vec!["iris", "pred-main"]));
+        assert!(Serving::parse("", GOOD.as_bytes()).unwrap().together.is_empty());
+        for (groups, expected) in [
+            ("  - [iris]\n", ":12: together[0]: names fewer than two models"),
+            ("  - []\n", ":12: together[0]: names fewer than two models"),
+            ("  - [iris, rose]\n", ":12: together[0][1]: `rose` is not one of `models`"),
+            ("  - [iris, iris]\n", ":12: together[0][1]: `iris` stands twice"),
+            ("  - [iris, other]\n  - [pred-main, iris]\n", ":13: together[1][1]: `iris` is in another group already"),
+            ("  - iris\n", ":12: together[0]"),
+        ] {
+            let message = refusal(&with(groups));
+            assert!(message.contains(expected), "{message}\n  should contain {expected}");
         }
     }
 

@@ -149,10 +149,34 @@ pub struct Training {
     pub code: TrainingCode,
     /// The data that it was trained on.
     pub data: TrainingData,
-    /// The seed of every random choice.
-    pub seed: u64,
+    /// The seed of every random choice, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The versions of the libraries that took part.
     pub libraries: BTreeMap<String, String>,
+    /// The record that a training tool kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<TrainingRun>,
+}
+
+/// The record that a training tool, such as MLflow or DVC, kept of how a model came about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TrainingRun {
+    /// The tool.
+    pub tool: String,
+    /// By what the tool knows it: a run's id, or the digest of what it tracks.
+    pub id: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What was chosen before training.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// What the tool says went in: by name, with the digest that the tool has of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
 }
 
 /// The code that trained a model.
@@ -162,8 +186,9 @@ pub struct Training {
 pub struct TrainingCode {
     /// The commit, or `unknown`.
     pub commit: String,
-    /// The digest over the training package's source files, which holds without git too.
-    pub files_sha256: Digest,
+    /// The digest over the training package's source files, which holds without git too; where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_sha256: Option<Digest>,
 }
 
 /// The data that a model was trained on.

@@ -22,6 +22,8 @@ pub struct Catalog {
     pub models: BTreeMap<ModelName, CatalogModel>,
     /// The commits that changed what is served, newest first.
     pub changes: Vec<Change>,
+    /// Whether the first release is still being loaded, so that this is a part of it.
+    pub partial: bool,
 }
 
 /// Which release a catalog shows.
@@ -92,8 +94,8 @@ pub enum PickError {
         /// The versions that there are.
         known: Vec<String>,
     },
-    /// The model is asked for, but none of its versions could be loaded.
-    #[error("model `{name}` is asked for, but it could not be loaded; its operator sees why in the server's status")]
+    /// The model is asked for, but none of its versions is loaded.
+    #[error("model `{name}` is asked for, but it is not loaded; its operator sees why in the server's status")]
     Unloaded {
         /// The model.
         name: ModelName,
@@ -124,9 +126,9 @@ impl Catalog {
         }
     }
 
-    /// Whether any version answers.
+    /// Whether any version answers, and none that may still come with the first release is waited for.
     pub fn answers(&self) -> bool {
-        self.models.values().any(|model| model.stable.is_some())
+        !self.partial && self.models.values().any(|model| model.stable.is_some())
     }
 }
 

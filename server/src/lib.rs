@@ -93,7 +93,8 @@ async fn run(
         Some(store) => {
             let trial = reload::Trial { program };
             let reader = Reader::new(store);
-            Some(reload::Reloader::new(reader, trial, loader, Arc::clone(&catalog), Arc::clone(&status)).watch()?)
+            let (catalog, status) = (Arc::clone(&catalog), Arc::clone(&status));
+            Some(reload::Reloader::new(reader, trial, loader, catalog, status)?.watch()?)
         }
         None => {
             let shipped = loader.embedded(&embedded::MODELS)?;

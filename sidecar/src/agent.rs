@@ -3,18 +3,18 @@
 //! A pass is idempotent and has no arguments: it looks at git and at the store, and closes the gap. Nothing is tried
 //! twice in a pass, since the next pass is the retry. Whatever goes wrong, what was published stays.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mainstay_models::store::Current;
 use mainstay_models::yaml::FILE_BYTES_MAX;
-use mainstay_models::{Change, Commit, CommitId, Digest, EnvironmentName, Publisher, Release, Serving};
+use mainstay_models::{Change, Commit, CommitId, Digest, EnvironmentName, Publisher, Release, ReleaseName, Serving};
+use rustix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 use crate::Control;
-use crate::board::{Board, Ended, FailedModel, Health, HeldBack, Problem, Sync, Times, now_unix_ms};
+use crate::board::{Board, Ended, FailedModel, Health, HeldBack, Problem, Sync, Times, TriedFallback, now_unix_ms};
 use crate::clock::{Clock, unix_ms};
 use crate::desired::{Desired, Source, Unread, desired};
 use crate::fetch::{self, Fetcher};
@@ -26,6 +26,7 @@ use crate::trouble::{Refusal, Trouble};
 use crate::trust::{self, Judge, Verified};
 
 mod upkeep;
+mod walk;
 
 /// How long the server may take to take a release before that counts as a fault.
 const TAKING_MAX: Duration = Duration::from_secs(60);
@@ -93,6 +94,7 @@ pub struct Agent {
     /// The commit that was refused last, so that it is not read again at each poll, and the mark of the allowed signers.
     refused: Option<(CommitId, Refusal, Option<Digest>)>,
     upkeep: upkeep::Upkeep,
+    walk: walk::Walk,
 }
 
 /// How a pass ended.
@@ -155,6 +157,7 @@ impl Agent {
             held: None,
             refused: None,
             upkeep: upkeep::Upkeep::default(),
+            walk: walk::Walk::default(),
         };
         agent.show_release();
         agent
@@ -172,7 +175,7 @@ impl Agent {
 
     /// Makes the store say what git says, or says why not.
     pub fn reconcile(&mut self) -> Pass {
-        let started = Instant::now();
+        let (started, cpu) = (Instant::now(), self.cpu_time());
         let orders = self.control.begin();
         self.board.beat();
         self.held = None;
@@ -196,7 +199,8 @@ impl Agent {
             Err(Trouble::Refused(_)) => Ended::Refused,
             Err(Trouble::Retry(_)) => Ended::Retry,
         };
-        self.board.passed(ended, started.elapsed(), orders.trigger, self.git.workers_started());
+        let cpu = self.cpu_time().saturating_sub(cpu);
+        self.board.passed(ended, started.elapsed(), cpu, orders.trigger, self.git.workers_started());
         self.look_after_the_store(asked.is_some());
         self.confirm(started + self.settings.confirm_max);
         self.board.beat();
@@ -209,6 +213,12 @@ impl Agent {
         }
     }
 
+    /// What this thread and the git worker have used of the processor.
+    fn cpu_time(&mut self) -> Duration {
+        let own = clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or(Duration::ZERO);
+        own + self.git.cpu_time()
+    }
+
     /// The story of a pass. `asked` becomes the commit that git asks for, as soon as that is known.
     fn publish_what_git_asks(&mut self, asked: &mut Option<CommitId>, now: bool) -> Result<Ended, Trouble> {
         let advertised = self.ask_git(asked, |git| git.advertised())?;
@@ -216,6 +226,12 @@ impl Agent {
         if self.is_published(&advertised) {
             self.ledger.settled();
             return Ok(Ended::Unchanged);
+        }
+        if let Some(lost) = self.ledger.lost()
+            && lost.commit != advertised
+            && let Err(problem) = self.make_anew(&lost)
+        {
+            warn!(release = %lost, %problem, "cannot publish a release anew that cannot be read");
         }
         if let Some(refusal) = self.refusal_of(&advertised) {
             return Err(refusal.into());
@@ -268,7 +284,7 @@ impl Agent {
     /// Verifies everything that a fetched commit asks for, and brings it into the store.
     fn prepare(&mut self, commit: &CommitId, mut times: Times, verified: Option<Verified>) -> Result<Ready, Trouble> {
         let described = self.git.describe(commit).map_err(|e| Trouble::retry(&e))?;
-        let (Desired { default, models, policy, sources, .. }, signed_models) = {
+        let (Desired { default, models, together, policy, sources, .. }, signed_models) = {
             let (git, board) = (&mut self.git, &self.board);
             let mut read = |path: &str, bytes_max| {
                 board.beat();
@@ -285,8 +301,21 @@ impl Agent {
 
         let changes = self.changes(commit)?;
         let release = Release::new(self.settings.environment.clone(), described, default, models, changes);
-        let release = release.expect("a validated serving.yaml names its default and its stable versions");
+        let release = release.and_then(|release| release.moving_together(together));
+        let release = release.expect("a validated serving.yaml names its default, its stable versions and its groups");
         Ok(Ready { release, policy, times, verified, signed_models, held: false })
+    }
+
+    /// Publishes anew what is live, where its file cannot be read. It was verified when it went live.
+    fn make_anew(&mut self, lost: &ReleaseName) -> Result<(), Trouble> {
+        if self.git.describe(&lost.commit).is_err() {
+            self.git.fetch().map_err(|e| Trouble::retry(&e))?;
+        }
+        let Ready { release, .. } = self.prepare(&lost.commit, Times::default(), None)?;
+        self.ledger.make_anew(lost, &release, self.settings.keep_releases)?;
+        info!(release = %lost, "published a release anew from its commit, since its file could not be read");
+        self.catch_up();
+        Ok(())
     }
 
     /// Makes a verified release live, unless something holds it back. `mark` stands for the signers that it was verified by.
@@ -356,7 +385,11 @@ impl Agent {
         for source in sources {
             self.board.beat();
             let read = |path: &str, bytes_max| self.git.read(commit, path, bytes_max).map_err(unread);
-            wanted.extend(self.settings.supply.add(&self.publisher, source, read)?);
+            let taken = self.settings.supply.add(&self.publisher, source, read);
+            if let Err(Trouble::Refused(_)) = &taken {
+                self.board.digest_failed("git");
+            }
+            wanted.extend(taken?);
         }
         if wanted.is_empty() {
             return Ok(());
@@ -376,7 +409,10 @@ impl Agent {
     fn changes(&mut self, commit: &CommitId) -> Result<Vec<Change>, Trouble> {
         let path = Serving::path(&self.settings.environment);
         // One more than is named, so that the oldest has something to be compared with.
-        let history = self.git.history(commit, &path, COMMITS_MAX, CHANGES_MAX + 1).map_err(|e| Trouble::retry(&e))?;
+        let history = self
+            .git
+            .history(commit, vec![path.clone()], COMMITS_MAX, CHANGES_MAX + 1)
+            .map_err(|e| Trouble::retry(&e))?;
         let mut previous = None;
         let mut changes = Vec::new();
         for commit in history.commits.into_iter().rev() {
@@ -400,7 +436,18 @@ impl Agent {
     }
 
     /// Asks the server whether it has taken the newest release whole, until it has, `due`, or something else comes up.
+    /// Where nothing answers for a model, what is to stand in becomes a newer release, which is asked about likewise.
     fn confirm(&mut self, due: Instant) {
+        loop {
+            self.ask_server(due);
+            let failed = self.board.status().failed.clone();
+            if !self.walk_back(&failed) || Instant::now() >= due || self.control.stopped() {
+                return;
+            }
+        }
+    }
+
+    fn ask_server(&mut self, due: Instant) {
         self.catch_up();
         let Some(current) = &self.current else { return };
         let Some(server) = &self.server else { return };
@@ -516,15 +563,21 @@ impl Agent {
     }
 }
 
-/// What the failed versions are, in one line.
+/// What is not live, and what answers instead, in one line.
 fn reason_of(failed: &[FailedModel]) -> String {
-    let mut models = BTreeMap::new();
-    for model in failed {
-        models
-            .insert(format!("{} {}", model.name, model.version), model.reason.as_deref().unwrap_or("no reason given"));
-    }
-    let texts: Vec<_> = models.iter().map(|(model, reason)| format!("{model} did not load: {reason}")).collect();
-    texts.join("; ")
+    let text = |model: &FailedModel| {
+        let reason = model.reason.as_deref().unwrap_or("no reason given");
+        let verb = if model.state == "held" { "is not live" } else { "did not load" };
+        let text = format!("{} {} {verb}: {reason}", model.name, model.version);
+        match model.fallback.as_ref().filter(|fallback| fallback.state == "live") {
+            Some(TriedFallback { version, commit, .. }) => {
+                let commit = commit.get(..10).unwrap_or(commit);
+                format!("{text}; {version}, as commit {commit} asked for it, stands in")
+            }
+            None => text,
+        }
+    };
+    failed.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a file that was not read is git's fault or the commit's.

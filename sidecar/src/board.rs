@@ -2,6 +2,7 @@
 //!
 //! Written by the loop and by operators' orders, read by anybody at any time without holding the loop up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,13 +11,13 @@ use arc_swap::ArcSwap;
 use mainstay_models::store::Current;
 use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, ReleasedModel, Rollback};
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use serde::Serialize;
 
 use crate::ledger::Holds;
-pub use crate::server::FailedModel;
+pub use crate::server::{FailedModel, TriedFallback};
 use crate::trouble::{Refusal, Trouble};
 use crate::trust::model::SignedModel;
 use crate::trust::signers::Reason;
@@ -97,8 +98,10 @@ pub struct Status {
     pub health: Health,
     /// Why it is not healthy.
     pub health_reason: Option<String>,
-    /// The versions that the server could not load.
+    /// The versions that are asked for and not live in the server.
     pub failed: Vec<FailedModel>,
+    /// Why models of which nothing answers have no earlier version to stand in for them.
+    pub walk_back: Option<String>,
     /// Why the last pass did not publish what git asks for.
     pub problem: Option<Problem>,
     /// The newest commit that git asked for, as far as known.
@@ -134,7 +137,9 @@ pub struct HeldBack {
     /// The default model that it asks for.
     pub default: ModelName,
     /// The models that it asks for.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
 }
 
 /// What holds a release back, the strongest first.
@@ -189,7 +194,9 @@ pub struct PublishedRelease {
     /// The default model.
     pub default: ModelName,
     /// The models.
-    pub models: std::collections::BTreeMap<ModelName, ReleasedModel>,
+    pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// Where it is an earlier release's content again: which, and instead of what.
     pub rollback: Option<Rollback>,
     /// Its way here.
@@ -231,8 +238,9 @@ pub struct LastPass {
 pub struct Board {
     status: ArcSwap<Status>,
     metrics: Metrics,
-    /// Held by whoever changes the status, so that no change is lost and the metrics follow in order.
-    changing: Mutex<()>,
+    /// Since when git asks for something else than is published; none while it does not. Held by whoever changes the
+    /// status, so that no change is lost and the metrics follow in order.
+    behind_since: Mutex<Option<Instant>>,
     started: Instant,
     /// When the loop last showed that it is not stuck, in ms since `started`.
     beat_ms: AtomicU64,
@@ -243,7 +251,9 @@ struct Metrics {
     registry: Registry,
     passes: IntCounterVec,
     pass_seconds: HistogramVec,
+    pass_cpu_seconds: CounterVec,
     last_success: Gauge,
+    behind: Gauge,
     release: IntGaugeVec,
     desired: IntGaugeVec,
     sync: IntGaugeVec,
@@ -252,6 +262,7 @@ struct Metrics {
     downloads: IntCounterVec,
     downloaded_bytes: IntCounterVec,
     downloads_resumed: IntCounter,
+    digest_failures: IntCounterVec,
     releases: IntCounter,
     scrubbed_bytes: IntCounter,
     damaged_blobs: IntCounter,
@@ -281,7 +292,7 @@ impl Board {
         let board = Self {
             status: ArcSwap::from_pointee(status),
             metrics: Metrics::new(),
-            changing: Mutex::new(()),
+            behind_since: Mutex::new(None),
             started: Instant::now(),
             beat_ms: AtomicU64::new(0),
         };
@@ -296,6 +307,9 @@ impl Board {
 
     /// The metrics now, in the text format.
     pub fn metrics(&self) -> String {
+        let behind = self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.behind.set(behind.map_or(0.0, |since| since.elapsed().as_secs_f64()));
+        drop(behind);
         let text = TextEncoder::new().encode_to_string(&self.metrics.registry.gather());
         text.expect("metrics that were registered can be written")
     }
@@ -311,11 +325,12 @@ impl Board {
 
     /// Changes the status. The loop and the orders of operators do, one after the other; readers never wait.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.status();
         let mut status = (*before).clone();
         change(&mut status);
         self.metrics.show(Some(&before), &status);
+        *behind = if status.is_behind() { behind.or_else(|| Some(Instant::now())) } else { None };
         self.status.store(Arc::new(status));
     }
 
@@ -326,6 +341,14 @@ impl Board {
     /// How asking one place for an artifact ended.
     pub(crate) fn downloaded(&self, scheme: &str, outcome: &str) {
         self.metrics.downloads.with_label_values(&[scheme, outcome]).inc();
+        if outcome == "wrong" {
+            self.digest_failed(scheme);
+        }
+    }
+
+    /// An artifact was not what its card promises; `source` is the kind of place that has it.
+    pub(crate) fn digest_failed(&self, source: &str) {
+        self.metrics.digest_failures.with_label_values(&[source]).inc();
     }
 
     pub(crate) fn downloaded_bytes(&self, scheme: &str, bytes: u64) {
@@ -386,8 +409,10 @@ impl Board {
         self.metrics.webhooks_refused.inc();
     }
 
-    pub(crate) fn passed(&self, ended: Ended, took: Duration, trigger: u64, workers_started: u64) {
+    /// A pass came to its end, and cost so much of the processor.
+    pub(crate) fn passed(&self, ended: Ended, took: Duration, cpu: Duration, trigger: u64, workers_started: u64) {
         let label = ended.label();
+        self.metrics.pass_cpu_seconds.with_label_values(&[label]).inc_by(cpu.as_secs_f64());
         self.metrics.passes.with_label_values(&[label]).inc();
         self.metrics.pass_seconds.with_label_values(&[label]).observe(took.as_secs_f64());
         self.metrics.workers.inc_by(workers_started.saturating_sub(self.metrics.workers.get()));
@@ -398,6 +423,14 @@ impl Board {
                 status.last_success_unix_ms = Some(at_unix_ms);
             }
         });
+    }
+}
+
+impl Status {
+    /// Whether git is known to ask for something else than is published.
+    fn is_behind(&self) -> bool {
+        let published = self.release.as_ref().map(|release| &release.commit.id);
+        self.desired.is_some() && self.desired.as_ref() != published
     }
 }
 
@@ -463,6 +496,7 @@ impl PublishedRelease {
             commit: current.release.commit.clone(),
             default: current.release.default.clone(),
             models: current.release.models.clone(),
+            together: current.release.together.clone(),
             rollback: current.release.rollback.clone(),
             times,
         }
@@ -493,6 +527,17 @@ impl Metrics {
         let metrics = Self {
             passes: metric!(IntCounterVec::new(Opts::new("passes_total", "Passes, by outcome."), &["outcome"])),
             pass_seconds: metric!(HistogramVec::new(pass_opts.buckets(pass_buckets), &["outcome"])),
+            pass_cpu_seconds: metric!(CounterVec::new(
+                Opts::new(
+                    "pass_cpu_seconds_total",
+                    "Processor time of passes and of the git worker in them, by outcome."
+                ),
+                &["outcome"],
+            )),
+            behind: metric!(Gauge::with_opts(Opts::new(
+                "behind_seconds",
+                "For how long git has been known to ask for something else than is published; 0 while it does not.",
+            ))),
             last_success: metric!(Gauge::with_opts(Opts::new(
                 "last_success_timestamp_seconds",
                 "When a pass last found or made the published release the one that git asks for; 0 before the first.",
@@ -531,6 +576,13 @@ impl Metrics {
             downloads_resumed: metric!(IntCounter::new(
                 "downloads_resumed_total",
                 "Downloads that went on where one before them was cut off.",
+            )),
+            digest_failures: metric!(IntCounterVec::new(
+                Opts::new(
+                    "digest_failures_total",
+                    "Artifacts that were not what their card promises, by the kind of place that has them.",
+                ),
+                &["source"],
             )),
             releases: metric!(IntCounter::new("releases_published_total", "Releases published.")),
             scrubbed_bytes: metric!(IntCounter::new(
@@ -592,7 +644,9 @@ impl Metrics {
         for ended in Ended::ALL {
             // A rate over a counter that is not there yet misses its first step.
             metrics.passes.with_label_values(&[ended.label()]);
+            metrics.pass_cpu_seconds.with_label_values(&[ended.label()]);
         }
+        metrics.digest_failures.with_label_values(&["git"]);
         for by in Trigger::ALL {
             metrics.triggers.with_label_values(&[by.label()]);
         }

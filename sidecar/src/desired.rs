@@ -4,7 +4,7 @@
 //! file, line and field. Knows neither git nor the store: the files come through a closure, and what is needed of
 //! the store is said as [`Source`]s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_models::spec::Location;
 use mainstay_models::store::AddError;
@@ -33,6 +33,8 @@ pub struct Desired {
     pub default: ModelName,
     /// The models.
     pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// When that may go live.
     pub policy: Policy,
     /// The files of every version.
@@ -42,7 +44,7 @@ pub struct Desired {
 }
 
 /// The files of a version, which a signature of it must name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct VersionFiles {
     /// The model.
     pub name: ModelName,
@@ -136,9 +138,10 @@ pub fn desired(
         Unread::Trouble(problem) => Trouble::Retry(problem),
     })?;
     let serving = Serving::parse(&file, &text)?;
-    let (default, policy) = (serving.default.clone(), serving.policy.clone());
-    let mut desired = Desired { default, models: BTreeMap::new(), policy, versions: Vec::new(), sources: Vec::new() };
-    for (name, served) in &serving.models {
+    let Serving { default, models, together, policy, .. } = serving;
+    let mut desired =
+        Desired { default, models: BTreeMap::new(), together, policy, versions: Vec::new(), sources: Vec::new() };
+    for (name, served) in &models {
         let mut versions = BTreeMap::new();
         for version in served.versions() {
             let role = if *version == served.stable { "stable" } else { "preview" };
@@ -148,9 +151,48 @@ pub fn desired(
             versions.insert(version.clone(), released);
             desired.sources.extend(sources);
         }
-        desired.models.insert(name.clone(), ReleasedModel { stable: served.stable.clone(), versions });
+        desired.models.insert(name.clone(), ReleasedModel { stable: served.stable.clone(), versions, fallback: None });
     }
     Ok(desired)
+}
+
+/// The stable versions that a commit asks for of some models; none where it does not ask for all of them.
+pub fn stable_of(
+    environment: &EnvironmentName,
+    names: &BTreeSet<ModelName>,
+    mut read: impl FnMut(&str, u64) -> Result<Vec<u8>, Unread>,
+) -> Result<Option<Vec<Stable>>, Trouble> {
+    let file = Serving::path(environment);
+    let text = match read(&file, FILE_BYTES_MAX as u64) {
+        Ok(text) => text,
+        Err(Unread::Missing | Unread::Unfit(_)) => return Ok(None),
+        Err(Unread::Trouble(problem)) => return Err(Trouble::Retry(problem)),
+    };
+    let serving = Serving::parse(&file, &text)?;
+    let mut stable = Vec::new();
+    for name in names {
+        let Some(served) = serving.models.get(name) else { return Ok(None) };
+        let version = &served.stable;
+        let asked = Asked { file: &file, text: &text, field: format!("models.{name}.stable"), name, version };
+        let (bytes, files, sources) = version_asked(&asked, &mut read)?;
+        stable.push(Stable { name: name.clone(), version: version.clone(), bytes, files, sources: sources.into() });
+    }
+    Ok(Some(stable))
+}
+
+/// The stable version of one model, and where its bytes come from.
+#[derive(Debug)]
+pub struct Stable {
+    /// The model.
+    pub name: ModelName,
+    /// The version.
+    pub version: Version,
+    /// Its bytes.
+    pub bytes: ReleasedVersion,
+    /// Its files, as a signature of it must name them.
+    pub files: VersionFiles,
+    /// Where they come from.
+    pub sources: Vec<Source>,
 }
 
 /// A version, and the place in serving.yaml that asks for it.

@@ -4,7 +4,7 @@
 //! waits for it. Reads the environment's files and no more: nothing is fetched from outside git, no signature is verified,
 //! and what it reads is believed by nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub struct Side {
     pub default: ModelName,
     /// The models.
     pub models: BTreeMap<ModelName, ReleasedModel>,
+    /// The models that move only together.
+    pub together: Vec<BTreeSet<ModelName>>,
     /// The cards of the stable versions that are not the same on both sides.
     pub cards: BTreeMap<ModelName, String>,
 }
@@ -115,17 +117,18 @@ impl Inquiry {
         };
         let live = current.map(|current| {
             let release = current.release;
-            Side { commit: release.commit, default: release.default, models: release.models, cards: BTreeMap::new() }
+            let (default, models, together) = (release.default, release.models, release.together);
+            Side { commit: release.commit, default, models, together, cards: BTreeMap::new() }
         });
         let (mut live, mut asked) = (live, None);
-        if let Some(Desired { default, models, sources, .. }) = wanted {
+        if let Some(Desired { default, models, together, sources, .. }) = wanted {
             let mut texts = BTreeMap::new();
             for source in sources {
                 if let Origin::Bytes(bytes) = source.origin {
                     texts.insert(source.blob.sha256, bytes);
                 }
             }
-            let mut side = Side { commit: described.clone(), default, models, cards: BTreeMap::new() };
+            let mut side = Side { commit: described.clone(), default, models, together, cards: BTreeMap::new() };
             let live_models = live.as_ref().map(|live| &live.models);
             for (name, blob) in differing(&side.models, live_models) {
                 let bytes = texts.get(&blob.sha256).map_or(&[][..], Vec::as_slice);

@@ -51,6 +51,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct State {
     current: Option<Current>,
+    /// What `current` names, where that cannot be read: it is to be made anew, and holds as if it could.
+    lost: Option<ReleaseName>,
     holds: Holds,
     /// What git asked for when it was last asked.
     asked: Option<CommitId>,
@@ -141,6 +143,12 @@ pub struct Past {
     pub commit: Commit,
     /// The stable version of each model.
     pub models: BTreeMap<ModelName, Version>,
+    /// The version that it brings along for a model whose stable one does not load.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fallbacks: BTreeMap<ModelName, Version>,
+    /// Why nothing but its name is known: its file cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Where it is a way back: from what, to what.
     pub rollback: Option<Rollback>,
 }
@@ -183,7 +191,7 @@ impl Ledger {
         board: Arc<Board>,
         control: Control,
     ) -> Self {
-        let current = published(&publisher, environment);
+        let (mut current, mut lost) = published(&publisher, environment);
         let file = publisher.reader().root().join("hold.json");
         let holds = read(&file).unwrap_or_else(|error| {
             warn!(file = %file.display(), %error, "the holds cannot be read, so everything is held");
@@ -191,13 +199,23 @@ impl Ledger {
             Holds { operator: Some(Hold { reason, since_unix_ms: clock.now_unix_ms() }), rollback: None }
         });
         board.update(|status| status.hold = holds.clone());
-        let state = Mutex::new(State { current, holds, asked: None });
+        if let Some(name) = &lost
+            && publish_copy(&publisher, name, &holds, environment)
+        {
+            (current, lost) = published(&publisher, environment);
+        }
+        let state = Mutex::new(State { current, lost, holds, asked: None });
         Self { publisher, file, clock, board, control, state }
     }
 
     /// What is published.
     pub(crate) fn current(&self) -> Option<Current> {
         self.state().current.clone()
+    }
+
+    /// What `current` names, where that cannot be read.
+    pub(crate) fn lost(&self) -> Option<ReleaseName> {
+        self.state().lost.clone()
     }
 
     /// Notes what git asks for.
@@ -231,11 +249,43 @@ impl Ledger {
                 until_unix_ms: until.map(unix_ms),
                 default: release.default.clone(),
                 models: release.models.clone(),
+                together: release.together.clone(),
             }));
         }
-        self.publisher.publish(&ready.release).map_err(|e| Trouble::retry(&e))?;
-        state.current = self.publisher.reader().current().map_err(|e| Trouble::retry(&e))?;
+        let current = self.publish_as(&mut state, &ready.release, keep)?;
         self.lift_rollback(&mut state);
+        Ok(Verdict::Published(current))
+    }
+
+    /// Publishes `release` in place of `known`, which asks for the same and lacks what stands in where something does not
+    /// load. No hold applies: it changes nothing that answers. Nothing is done where something else is live by now.
+    pub(crate) fn stand_in(
+        &self,
+        known: &ReleaseName,
+        release: &Release,
+        keep: usize,
+    ) -> Result<Option<Current>, Trouble> {
+        let mut state = self.state();
+        if state.current.as_ref().map(|current| &current.name) != Some(known) {
+            return Ok(None);
+        }
+        self.publish_as(&mut state, release, keep).map(Some)
+    }
+
+    /// Publishes the content of a release anew whose file cannot be read. No hold applies: nothing changes.
+    pub(crate) fn make_anew(&self, lost: &ReleaseName, release: &Release, keep: usize) -> Result<(), Trouble> {
+        let mut state = self.state();
+        if state.lost.as_ref() == Some(lost) {
+            self.publish_as(&mut state, release, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a release live, and removes what is not kept.
+    fn publish_as(&self, state: &mut State, release: &Release, keep: usize) -> Result<Current, Trouble> {
+        self.publisher.publish(release).map_err(|e| Trouble::retry(&e))?;
+        state.current = self.publisher.reader().current().map_err(|e| Trouble::retry(&e))?;
+        state.lost = None;
         // The release is published whether or not this succeeds. Under the lock: a rollback needs what would go.
         match self.publisher.collect(keep) {
             Ok(collected) if collected.releases + collected.blobs > 0 => {
@@ -244,7 +294,7 @@ impl Ledger {
             Ok(_) => {}
             Err(error) => warn!(error = %Trouble::retry(&error), "cannot collect what no release needs"),
         }
-        Ok(Verdict::Published(state.current.clone().expect("a release was published just now")))
+        Ok(state.current.clone().expect("a release was published just now"))
     }
 
     /// Publishes anew what is live, if something else has changed or damaged it in the store. No hold applies: nothing
@@ -270,7 +320,7 @@ impl Ledger {
             }
             Err(error) => warn!(error = %Trouble::retry(&error), "cannot publish it anew"),
         }
-        state.current = published(&self.publisher, &environment);
+        (state.current, state.lost) = published(&self.publisher, &environment);
         let release = state.current.as_ref().map(|current| PublishedRelease::new(current, Times::default()));
         self.board.update(|status| status.release = release);
     }
@@ -286,7 +336,11 @@ impl Ledger {
         if policy.suspend {
             return Some((HeldBy::Suspend, "`suspend: true` in serving.yaml".to_owned(), None));
         }
-        state.current.as_ref()?;
+        let live = state.current.as_ref().map(|current| &current.release.commit.id);
+        let live = live.or(state.lost.as_ref().map(|lost| &lost.commit))?;
+        if state.current.is_none() && *live == release.commit.id {
+            return None;
+        }
         if let Some(hold) = &state.holds.operator {
             return Some((HeldBy::Operator, hold.reason.clone(), None));
         }
@@ -369,7 +423,13 @@ impl Ledger {
         // After a way back, what it led away from is no way back: only what is older than where it led.
         let before = live.release.rollback.as_ref().map_or(live.name.seq, |rollback| rollback.to.seq);
         for name in names.into_iter().rev().filter(|name| name.seq < before) {
-            let earlier = reader.release(name)?;
+            let earlier = match reader.release(name) {
+                Ok(earlier) => earlier,
+                Err(error) => {
+                    warn!(error = %Trouble::retry(&error), "passed over an earlier release that cannot be read");
+                    continue;
+                }
+            };
             let same_place = earlier.release.environment == live.release.environment;
             if same_place && earlier.release.rollback.is_none() && !earlier.release.serves_as(&live.release) {
                 return Ok(earlier);
@@ -412,15 +472,40 @@ impl Ledger {
         let reader = self.publisher.reader();
         let past = |name: ReleaseName| {
             let published = reader.published_at(&name)?.duration_since(SystemTime::UNIX_EPOCH);
-            let Current { name, release, .. } = reader.release(name)?;
-            Ok(Past {
+            let past = Past {
                 seq: name.seq,
                 live: state.current.as_ref().is_some_and(|current| current.name == name),
                 published_unix_ms: published.map_or(0, |since| since.as_millis() as u64),
+                commit: Commit {
+                    id: name.commit.clone(),
+                    author: String::new(),
+                    subject: String::new(),
+                    time_unix_s: 0,
+                },
+                models: BTreeMap::new(),
+                fallbacks: BTreeMap::new(),
+                problem: None,
+                rollback: None,
+                name: name.clone(),
+            };
+            let release = match reader.release(name) {
+                Ok(Current { release, .. }) => release,
+                // One that the disk has damaged must not hide the others.
+                Err(error) => {
+                    let problem = Some(Trouble::retry(&error).to_string());
+                    return Ok(Past { problem, ..past });
+                }
+            };
+            let mut fallbacks = BTreeMap::new();
+            for (name, model) in &release.models {
+                fallbacks.extend(model.fallback.iter().map(|fallback| (name.clone(), fallback.version.clone())));
+            }
+            Ok(Past {
                 commit: release.commit,
                 models: release.models.into_iter().map(|(model, released)| (model, released.stable)).collect(),
+                fallbacks,
                 rollback: release.rollback,
-                name,
+                ..past
             })
         };
         reader.releases()?.into_iter().rev().map(past).collect()
@@ -458,14 +543,37 @@ impl Ledger {
     }
 }
 
-/// What the store says is published for an environment.
-fn published(publisher: &Publisher, environment: &EnvironmentName) -> Option<Current> {
-    // A release that cannot be read is as good as none: the next one takes its place.
-    let current = publisher.reader().current().unwrap_or_else(|error| {
-        warn!(error = %Trouble::retry(&error), "the published release cannot be read");
-        None
-    });
-    current.filter(|current| current.release.environment == *environment)
+/// What the store says is published for an environment, or what it names as that and cannot be read.
+fn published(publisher: &Publisher, environment: &EnvironmentName) -> (Option<Current>, Option<ReleaseName>) {
+    let reader = publisher.reader();
+    match reader.current() {
+        Ok(current) => (current.filter(|current| current.release.environment == *environment), None),
+        Err(error) => {
+            warn!(error = %Trouble::retry(&error), "the published release cannot be read");
+            (None, reader.current_name().ok().flatten())
+        }
+    }
+}
+
+/// Publishes what the store still has of a release whose file cannot be read: another one of the same commit. Says
+/// whether there was one.
+fn publish_copy(publisher: &Publisher, lost: &ReleaseName, holds: &Holds, environment: &EnvironmentName) -> bool {
+    if let Some(rolled) = holds.rollback.as_ref().filter(|rolled| rolled.to.commit == lost.commit)
+        && publisher.republish(&rolled.to).is_ok()
+    {
+        info!(release = %lost, from = %rolled.to, "published a release anew that could not be read");
+        return true;
+    }
+    let reader = publisher.reader();
+    let names = reader.releases().unwrap_or_default();
+    names.into_iter().rev().filter(|name| name.commit == lost.commit && name != lost).any(|name| {
+        let copy = reader.release(name.clone()).ok().filter(|copy| copy.release.environment == *environment);
+        let published = copy.is_some_and(|copy| publisher.publish(&copy.release).is_ok());
+        if published {
+            info!(release = %lost, from = %name, "published a release anew that could not be read");
+        }
+        published
+    })
 }
 
 fn read(file: &std::path::Path) -> io::Result<Holds> {

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod control;
 pub mod desired;
 pub mod fetch;
+mod footprint;
 pub mod git;
 pub mod inquiry;
 pub mod ledger;

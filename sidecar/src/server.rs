@@ -25,18 +25,42 @@ pub enum Echo {
     Silent(String),
     /// It has not taken the release.
     Other,
-    /// It has taken the release; these versions did not load.
+    /// It has taken the release; these versions are not live.
     Taken(Vec<FailedModel>),
 }
 
-/// A version that the server could not load.
+/// A version that is asked for and not live: the server could not load it, or one of its group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedModel {
     /// The model.
     pub name: String,
     /// The version.
     pub version: String,
+    /// What it is asked for as: `stable` or `preview`.
+    #[serde(default)]
+    pub role: String,
+    /// `failed`, or `held` where it is another one of its group that failed.
+    pub state: String,
     /// Why, in the server's words.
+    pub reason: Option<String>,
+    /// The version that answers instead; none where nothing does.
+    #[serde(default)]
+    pub serving: Option<String>,
+    /// How it went with the version that the release brings along for this case, where it was needed.
+    #[serde(default)]
+    pub fallback: Option<TriedFallback>,
+}
+
+/// How it went with a version that stands in for one that is not live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriedFallback {
+    /// The version.
+    pub version: String,
+    /// The commit that asked for it.
+    pub commit: String,
+    /// `live`, `failed` or `held`.
+    pub state: String,
+    /// Why it is not live.
     pub reason: Option<String>,
 }
 
@@ -44,20 +68,13 @@ pub struct FailedModel {
 struct StatusPage {
     release: Option<TakenRelease>,
     #[serde(default)]
-    models: Vec<ModelState>,
+    models: Vec<FailedModel>,
 }
 
 #[derive(Deserialize)]
 struct TakenRelease {
     name: String,
     sha256: Digest,
-}
-
-#[derive(Deserialize)]
-struct ModelState {
-    state: String,
-    #[serde(flatten)]
-    model: FailedModel,
 }
 
 impl Server {
@@ -83,8 +100,7 @@ impl Server {
         };
         match page.release {
             Some(taken) if taken.name == current.name.to_string() && taken.sha256 == current.sha256 => {
-                let failed = page.models.into_iter().filter(|model| model.state == "failed");
-                Echo::Taken(failed.map(|model| model.model).collect())
+                Echo::Taken(page.models.into_iter().filter(|model| model.state != "live").collect())
             }
             _ => Echo::Other,
         }

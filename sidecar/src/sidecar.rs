@@ -15,6 +15,7 @@ use crate::agent::{self, Agent, Pass};
 use crate::board::{Board, Health, Status, Sync, Trigger};
 use crate::clock::Clock;
 use crate::fetch;
+use crate::footprint;
 use crate::git::{self, Address, Credentials, Reference, Transport};
 use crate::inquiry::Inquiry;
 use crate::ledger::Holds;
@@ -221,6 +222,7 @@ impl Sidecar {
             health: Health::Progressing,
             health_reason: None,
             failed: Vec::new(),
+            walk_back: None,
             problem: None,
             desired: None,
             held_back: None,
@@ -355,9 +357,16 @@ impl Sidecar {
         let (environment, admin) = (&status.environment, self.admin_address().map(tracing::field::display));
         let webhook = self.webhook_address().map(tracing::field::display);
         info!(repository, reference, %environment, admin, webhook, "following a repository");
+        let mut busy = true;
         loop {
             let started = Instant::now();
-            let (outcome, interval) = match self.reconcile() {
+            let pass = self.reconcile();
+            // The first pass that finds nothing to do: what came before is not needed until there is something again.
+            let was_busy = std::mem::replace(&mut busy, pass != Pass::Unchanged);
+            if was_busy && !busy {
+                footprint::give_back();
+            }
+            let (outcome, interval) = match pass {
                 Pass::Published | Pass::Unchanged => (Outcome::Synced, self.interval),
                 Pass::Refused(_) => (Outcome::Refused, self.interval),
                 Pass::Held(_) | Pass::Retry(_) => (Outcome::Retry, self.interval),

@@ -18,18 +18,19 @@ use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
 use mainstay_sidecar::trust::{self, model};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::artifacts::Artifacts;
 use crate::failed;
 
 pub mod compare;
-mod files;
-mod report;
+pub mod files;
+pub mod report;
 
 use compare::Difference;
 
 /// The largest artifact that is read: what the sidecar reads from git.
-const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
+pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 
 /// Checks a configuration repository as the sidecar and the server would, models loaded and replayed too
 ///
@@ -55,13 +56,8 @@ pub struct Arguments {
     #[arg(long, value_name = "URL")]
     live: Option<String>,
 
-    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
-    #[arg(long, requires = "allowed_signers")]
-    verify_models: bool,
-
-    /// The sidecar's file of allowed signers.
-    #[arg(long, value_name = "FILE", requires = "verify_models")]
-    allowed_signers: Option<PathBuf>,
+    #[command(flatten)]
+    signatures: Signatures,
 
     #[command(flatten)]
     artifacts: Artifacts,
@@ -71,30 +67,46 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Whose signatures versions must have.
+#[derive(Default, clap::Args)]
+pub struct Signatures {
+    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
+    #[arg(long, requires = "allowed_signers")]
+    verify_models: bool,
+
+    /// The sidecar's file of allowed signers.
+    #[arg(long, value_name = "FILE", requires = "verify_models")]
+    allowed_signers: Option<PathBuf>,
+}
+
 /// What was found in one environment.
 #[derive(Debug, Serialize)]
-struct Findings {
+pub struct Findings {
     environment: EnvironmentName,
     /// Why the sidecar would refuse the commit.
     refused: Option<Refusal>,
-    versions: Vec<Finding>,
+    pub versions: Vec<Finding>,
+    /// The models that would move only together.
+    together: Vec<BTreeSet<ModelName>>,
     /// Against what is live; empty where nothing was compared, or nothing differs.
     differences: Vec<Difference>,
 }
 
 /// What was found of one version.
 #[derive(Debug, Serialize)]
-struct Finding {
-    model: ModelName,
-    version: Version,
+pub struct Finding {
+    pub model: ModelName,
+    pub version: Version,
     stable: bool,
     /// The card's path.
     file: String,
     golden_rows: usize,
     /// Whether the model's bytes were looked at, and not its card alone.
-    loaded: bool,
+    pub loaded: bool,
     /// Why the server would not serve it.
     failed: Option<String>,
+    /// Why it would wait, although it is good: for another model that it moves together with.
+    held: Option<String>,
 }
 
 /// Why nothing could be checked.
@@ -115,8 +127,20 @@ pub enum CheckError {
 }
 
 impl Findings {
-    fn good(&self) -> bool {
+    pub fn good(&self) -> bool {
         self.refused.is_none() && self.versions.iter().all(|version| version.failed.is_none())
+    }
+
+    /// Notes which stable versions would wait for another one of their group.
+    fn hold_groups(&mut self) {
+        for group in &self.together {
+            let in_group = |finding: &Finding| finding.stable && group.contains(&finding.model);
+            let failed = self.versions.iter().find(|finding| in_group(finding) && finding.failed.is_some());
+            let Some(failed) = failed.map(|failed| format!("{} {}", failed.model, failed.version)) else { continue };
+            for finding in self.versions.iter_mut().filter(|finding| in_group(finding) && finding.failed.is_none()) {
+                finding.held = Some(format!("{failed} of its group would not load"));
+            }
+        }
     }
 }
 
@@ -146,18 +170,18 @@ fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
         given => given.to_vec(),
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
-    let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
-    let publisher = Arc::new(Publisher::open(folder.path())?);
-    let program = std::env::current_exe().map_err(CheckError::Folder)?;
-    let fetcher = Fetcher::new(arguments.artifacts.settings(), None, Control::new(), None);
-    let fetcher = arguments.artifacts.any_allowed().then_some(fetcher);
-    let trust = trust::Settings {
-        verify_models: arguments.verify_models,
-        allowed_signers: arguments.allowed_signers.clone(),
-        ..trust::Settings::default()
-    };
-    let checker = Checker { root: &arguments.path, trust, publisher, fetcher, trial: Trial { program } };
+    let checker = Checker::new(&arguments.path, &arguments.artifacts, &arguments.signatures)?;
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
+}
+
+/// What both programs would say of one environment of the checkout at `root`.
+pub fn environment(
+    root: &Path,
+    environment: &EnvironmentName,
+    artifacts: &Artifacts,
+    signatures: &Signatures,
+) -> Result<Findings, CheckError> {
+    Checker::new(root, artifacts, signatures)?.environment(environment.clone(), None)
 }
 
 /// A checkout, and a store of its own to put its bytes into.
@@ -168,11 +192,33 @@ struct Checker<'a> {
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
     trial: Trial,
+    /// The store's; last, since the store is in it.
+    _folder: TempDir,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(root: &'a Path, artifacts: &Artifacts, signatures: &Signatures) -> Result<Self, CheckError> {
+        let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
+        let publisher = Arc::new(Publisher::open(folder.path())?);
+        let program = std::env::current_exe().map_err(CheckError::Folder)?;
+        let fetcher = Fetcher::new(artifacts.settings(), None, Control::new(), None);
+        let fetcher = artifacts.any_allowed().then_some(fetcher);
+        let trust = trust::Settings {
+            verify_models: signatures.verify_models,
+            allowed_signers: signatures.allowed_signers.clone(),
+            ..trust::Settings::default()
+        };
+        Ok(Self { root, trust, publisher, fetcher, trial: Trial { program }, _folder: folder })
+    }
+
     fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
-        let mut findings = Findings { environment, refused: None, versions: Vec::new(), differences: Vec::new() };
+        let mut findings = Findings {
+            environment,
+            refused: None,
+            versions: Vec::new(),
+            together: Vec::new(),
+            differences: Vec::new(),
+        };
         let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
         let resolved = desired(&findings.environment, read).and_then(|desired| {
             model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
@@ -207,12 +253,15 @@ impl Checker<'_> {
                     golden_rows: spec.golden.rows.len(),
                     loaded,
                     failed,
+                    held: None,
                 });
                 if *version == model.stable {
                     stable.push(spec);
                 }
             }
         }
+        findings.together = desired.together;
+        findings.hold_groups();
         findings.differences = live.map_or_else(Vec::new, |live| live.differences(&stable));
         Ok(findings)
     }

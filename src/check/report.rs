@@ -14,13 +14,13 @@ pub fn json(findings: &[Findings]) {
 pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
     let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let (good, bad) = (|text: &str| paint("32", text), |text: &str| paint("31", text));
-    for Findings { environment, refused, versions, differences } in findings {
+    for Findings { environment, refused, versions, together, differences } in findings {
         println!("{}", paint("1", &format!("environment {environment}")));
         if let Some(refusal) = refused {
             println!("  {} {refusal}", bad("would be refused:"));
             continue;
         }
-        for Finding { model, version, stable, golden_rows, loaded, failed, .. } in versions {
+        for Finding { model, version, stable, golden_rows, loaded, failed, held, .. } in versions {
             let role = if *stable { "stable" } else { "preview" };
             match failed {
                 None if !loaded => println!(
@@ -28,12 +28,19 @@ pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
                      --allow-artifacts-from",
                     good("card is good")
                 ),
+                None if let Some(reason) = held => {
+                    println!("  {} {model} {version} ({role}): {reason}", bad("would be held back:"));
+                }
                 None => println!(
                     "  {} {model} {version} ({role}): loads, and gives its {golden_rows} golden answers",
                     good("good")
                 ),
                 Some(reason) => println!("  {} {model} {version} ({role}): {reason}", bad("would not load:")),
             }
+        }
+        for group in together {
+            let names: Vec<_> = group.iter().map(ToString::to_string).collect();
+            println!("  move only together: {}", names.join(", "));
         }
         match live {
             Some(url) if differences.is_empty() => println!("  nothing differs from what is live at {url}"),
@@ -58,7 +65,7 @@ pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
 
 /// Workflow commands of GitHub Actions, which it shows at the file and line that they name.
 pub fn annotate(findings: &[Findings]) {
-    for Findings { refused, versions, differences, environment } in findings {
+    for Findings { refused, versions, differences, environment, .. } in findings {
         if let Some(refusal) = refused {
             let message = if refusal.field.is_empty() {
                 refusal.problem.clone()

@@ -21,8 +21,8 @@ use narrator::Narrator;
 use program::{Program, ProgramError};
 use repository::{Repository, RepositoryError};
 
-/// The environment that the demo's repository configures.
-const ENVIRONMENT: &str = "demo";
+/// The environment of the demo's repository that is followed.
+const ENVIRONMENT: &str = "dev";
 /// How often the two programs are asked what happened.
 const GLANCE: Duration = Duration::from_millis(100);
 /// How long the first release may take to be live.
@@ -80,7 +80,7 @@ fn demonstrate(arguments: &Arguments, stopped: &Receiver<()>) -> Result<(), Demo
     let dir = std::fs::canonicalize(&arguments.dir).map_err(folder)?;
     let (store, logs) = (dir.join("store"), dir.join("logs"));
     say(&format!("Making the configuration repository in {}", dir.display()));
-    let repository = Repository::open_or_make(&dir, ENVIRONMENT)?;
+    let repository = Repository::open_or_make(&dir)?;
 
     say("Starting the server and the sidecar");
     let this = std::env::current_exe()?;

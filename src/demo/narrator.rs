@@ -54,6 +54,7 @@ struct Times {
 struct Failed {
     name: ModelName,
     version: Version,
+    state: String,
     reason: Option<String>,
 }
 
@@ -170,9 +171,10 @@ fn tell_release(info: &Info, times: &Times, failed: &[Failed], lines: &mut Vec<S
             lines.push(format!("Commit {} is live{took}; it changes nothing that is served", release.commit.short()));
         }
     }
-    for Failed { name, version, reason } in failed {
+    for Failed { name, version, state, reason } in failed {
         let reason = reason.as_deref().unwrap_or("the server gives no reason");
-        lines.push(format!("  {name} {version} did not load: {reason}"));
+        let what = if state == "held" { "is not live" } else { "did not load" };
+        lines.push(format!("  {name} {version} {what}: {reason}"));
         let stays = info.models.iter().find(|model| model.name == *name).and_then(|model| model.stable.as_ref());
         lines.push(match stays {
             Some(version) => format!("  {name} {version} keeps answering"),

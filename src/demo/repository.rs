@@ -1,4 +1,5 @@
-//! The demo's configuration repository: a bare one, as on a git host, and a clone, as on an operator's desk.
+//! The demo's configuration repository, after examples/config-repo: a bare one, as on a git host, and a clone, as on an
+//! operator's desk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,28 +34,37 @@ pub enum RepositoryError {
 /// Pushes each commit, whichever command made it. A push that fails must not look like a commit that failed.
 const HOOK: &str = "#!/bin/sh\ngit push --quiet origin HEAD || echo 'the commit was not pushed; try: git push' >&2\n";
 
-const README: &str = "\
-# A configuration repository
+macro_rules! template {
+    ($($path:literal),* $(,)?) => { [$(($path, include_bytes!(concat!("../../examples/config-repo/", $path)))),*] };
+}
 
-`environments/<environment>/serving.yaml` says what an environment serves. Rolling a version is changing `stable`
-and committing; rolling it back is `git revert`. `models/<name>/<version>/` holds each version's card and file.
-";
+/// The files of examples/config-repo beside the models, which are in the binary already.
+const TEMPLATE: [(&str, &[u8]); 8] = template![
+    ".gitattributes",
+    ".github/CODEOWNERS",
+    ".github/workflows/check.yml",
+    ".gitignore",
+    "README.md",
+    "environments/dev/serving.yaml",
+    "environments/prod/serving.yaml",
+    "environments/stage/serving.yaml",
+];
 
 impl Repository {
     /// The repository in `dir`: the one that an earlier demo left, or a new one.
-    pub fn open_or_make(dir: &Path, environment: &str) -> Result<Self, RepositoryError> {
+    pub fn open_or_make(dir: &Path) -> Result<Self, RepositoryError> {
         let repository = Self { bare: dir.join("config.git"), clone: dir.join("config") };
         match (repository.bare.join("HEAD").exists(), repository.clone.join(".git").exists()) {
             (true, true) => Ok(repository),
             (false, false) if !repository.bare.exists() && !repository.clone.exists() => {
-                repository.make(dir, environment)?;
+                repository.make(dir)?;
                 Ok(repository)
             }
             _ => Err(RepositoryError::Foreign { path: repository.bare }),
         }
     }
 
-    fn make(&self, dir: &Path, environment: &str) -> Result<(), RepositoryError> {
+    fn make(&self, dir: &Path) -> Result<(), RepositoryError> {
         git(dir, &["init", "--quiet", "--bare", "--initial-branch=main", "config.git"])?;
         git(dir, &["init", "--quiet", "--initial-branch=main", "config"])?;
         git(&self.clone, &["remote", "add", "origin", "../config.git"])?;
@@ -64,20 +74,14 @@ impl Repository {
                 git(&self.clone, &["config", key, value])?;
             }
         }
-        let mut serving = "apiVersion: mainstay/v1\ndefault: iris\nmodels:\n".to_owned();
-        let mut last = "";
         for model in embedded::MODELS {
             let folder = format!("models/{}/{}", model.name, model.version);
             self.write(&format!("{folder}/model.yaml"), model.spec)?;
             self.write(&format!("{folder}/model.onnx"), model.artifact)?;
-            if model.name != last {
-                serving += &format!("  {}:\n    stable: {}\n", model.name, model.version);
-                last = model.name;
-            }
         }
-        self.write(&format!("environments/{environment}/serving.yaml"), serving.as_bytes())?;
-        self.write("README.md", README.as_bytes())?;
-        self.write(".gitignore", b"*.bak\n")?;
+        for (path, content) in TEMPLATE {
+            self.write(path, content)?;
+        }
         git(&self.clone, &["add", "--all"])?;
         git(&self.clone, &["commit", "--quiet", "--message", "Serve iris and pred-main"])?;
         git(&self.clone, &["push", "--quiet", "--set-upstream", "origin", "main"])?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mainstay_models::ModelSpec;
 use serde_json::{Value, json};
 
+use super::status::groups;
 use super::{Finding, Sidecars, Table, say, short, text};
 use crate::check::compare::Live;
 
@@ -127,6 +128,11 @@ fn moves(live: &Value, asked: &Value) -> Vec<Value> {
                 );
             }
         }
+    }
+    let names = |side: &Value| groups(side).iter().map(|group| group.join(" + ")).collect::<BTreeSet<_>>();
+    let (had, wants) = (names(live), names(asked));
+    for (only, from, to) in [(had.difference(&wants), "yes", ""), (wants.difference(&had), "", "yes")] {
+        models.extend(only.map(|group| json!({ "model": group, "role": "together", "from": from, "to": to })));
     }
     models
 }

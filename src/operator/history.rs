@@ -24,10 +24,15 @@ fn show(history: &Value) {
     let mut table = Table::headed(&["RELEASE", "LIVE", "PUBLISHED", "COMMIT", "MODELS", "SUBJECT"]);
     for past in history.as_array().into_iter().flatten() {
         let models = past["models"].as_object().into_iter().flatten();
-        let models: Vec<_> =
-            models.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?"))).collect();
+        let models: Vec<_> = models
+            .map(|(name, version)| {
+                let stands_in = past["fallbacks"][name].as_str().map(|version| format!(" (else {version})"));
+                format!("{name} {}{}", version.as_str().unwrap_or("?"), stands_in.unwrap_or_default())
+            })
+            .collect();
         let to = past.pointer("/rollback/to").and_then(Value::as_str).and_then(|name| name.split('-').next());
-        let subject = text(past, "/commit/subject");
+        let problem = text(past, "/problem");
+        let subject = if problem.is_empty() { text(past, "/commit/subject") } else { format!("({problem})") };
         table.row([
             text(past, "/seq"),
             if past["live"] == true { "*".to_owned() } else { String::new() },

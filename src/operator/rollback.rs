@@ -147,7 +147,7 @@ fn way<'a>(sidecars: &Sidecars, rolled: impl Iterator<Item = &'a Value>) -> Resu
 
 /// Commits and pushes; gives the commit, or none where git asks for that already.
 fn commit(way: &Way, address: &str) -> Result<Option<String>, NotCommitted> {
-    let clone = Clone::of(address, &way.branch)?;
+    let clone = Clone::of(address, Some(&way.branch))?;
     let (to, path) = (way.to.commit.as_str(), Serving::path(&way.environment));
     let serving = clone.read(to, &path).and_then(|text| Serving::parse(&path, text.as_bytes()).ok());
     let serving = serving.ok_or_else(|| NotCommitted::NoServing(short(to).to_owned(), path.clone()))?;

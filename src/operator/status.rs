@@ -64,6 +64,7 @@ fn show(status: &Value) {
     let reason = text(status, "/health_reason");
     let health = text(status, "/health");
     table.fact("health", if reason.is_empty() { health } else { format!("{health}: {reason}") });
+    table.fact("walk back", text(status, "/walk_back"));
     table.fact("problem", text(status, "/problem/text"));
     let release = &status["release"];
     if release.is_object() {
@@ -83,7 +84,9 @@ fn show(status: &Value) {
     }
     table.fact("hold", text(status, "/hold/operator/reason"));
     table.print();
-    let mut models = Table::headed(&["MODEL", "STABLE", "PREVIEW"]);
+    let groups: Vec<Vec<&str>> = groups(release);
+    let heads = ["MODEL", "STABLE", "PREVIEW", "MOVES WITH"];
+    let mut models = Table::headed(if groups.is_empty() { &heads[..3] } else { &heads });
     for (name, model) in release["models"].as_object().into_iter().flatten() {
         let stable = text(model, "/stable");
         let versions = model["versions"].as_object();
@@ -93,7 +96,12 @@ fn show(status: &Value) {
             .filter(|version| **version != stable)
             .cloned()
             .collect();
-        models.row([name.clone(), stable, preview.join(" ")]);
+        let group = groups.iter().find(|group| group.contains(&name.as_str()));
+        let others = group.into_iter().flatten().filter(|other| *other != name).copied().collect::<Vec<_>>().join(" ");
+        let stand_in = text(model, "/fallback/version");
+        let stable = if stand_in.is_empty() { stable } else { format!("{stable} (else {stand_in})") };
+        let row = [name.clone(), stable, preview.join(" "), others];
+        models.row(row);
     }
     if release.is_object() {
         say("");
@@ -101,15 +109,27 @@ fn show(status: &Value) {
     }
 }
 
+/// The models of a release that move only together.
+pub fn groups(release: &Value) -> Vec<Vec<&str>> {
+    let groups = release["together"].as_array().into_iter().flatten();
+    groups.map(|group| group.as_array().into_iter().flatten().filter_map(Value::as_str).collect()).collect()
+}
+
 fn show_server(url: &str, page: &Value) {
     let mut table = Table::default();
     table.fact("server", url);
     table.fact("release", text(page, "/release/name"));
     table.fact("trouble", text(page, "/trouble"));
+    let loading = page["loading"].as_array().into_iter().flatten();
+    let loading: Vec<_> = loading.map(|one| format!("{} {}", text(one, "/name"), text(one, "/version"))).collect();
+    table.fact("loading", loading.join(", "));
     table.print();
-    let mut models = Table::headed(&["MODEL", "VERSION", "ROLE", "STATE", "SERVING", "REASON"]);
+    let mut models = Table::headed(&["MODEL", "VERSION", "ROLE", "STATE", "SERVING", "OF", "REASON"]);
     for model in page["models"].as_array().into_iter().flatten() {
-        models.row(["/name", "/version", "/role", "/state", "/serving", "/reason"].map(|path| text(model, path)));
+        let commit = text(model, "/commit");
+        let [name, version, role, state, serving, reason] =
+            ["/name", "/version", "/role", "/state", "/serving", "/reason"].map(|path| text(model, path));
+        models.row([name, version, role, state, serving, short(&commit).to_owned(), reason]);
     }
     models.print();
 }

@@ -31,6 +31,17 @@ fn a_good_repository_is_good_and_nothing_is_said_to_differ_from_the_same() {
 }
 
 #[test]
+fn the_template_of_a_repository_passes_as_it_lies_there() {
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/config-repo");
+    let (code, out, err) = run(mainstay(&["check", template]));
+    assert_eq!(code, 0, "{out}{err}");
+    for environment in ["dev", "prod", "stage"] {
+        assert!(out.contains(&format!("environment {environment}\n  good iris 1.0.0 (stable)")), "{out}");
+    }
+    assert!(out.contains("good pred-main 1.1.0 (preview)"), "{out}");
+}
+
+#[test]
 fn what_the_sidecar_would_refuse_is_annotated_at_its_file_and_line() {
     let world = World::new();
     world.repository.write(

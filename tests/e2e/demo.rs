@@ -33,9 +33,9 @@ fn the_demo_shows_a_roll_to_somebody_who_does_what_it_says() {
     demo.says("iris rolled from 1.1.0 to 1.0.0");
     println!("from the commit to the first answer: {rolled:.2?}, and back {reverted:.2?}");
 
-    let refused = format!("{enter}\necho 'canary: 5' >> environments/demo/serving.yaml\ngit commit -qam 'Misspell'");
+    let refused = format!("{enter}\necho 'canary: 5' >> environments/dev/serving.yaml\ngit commit -qam 'Misspell'");
     person.runs(&refused).expect("the commit is made");
-    demo.says("was refused: environments/demo/serving.yaml:8: ");
+    demo.says("was refused: environments/dev/serving.yaml:9: ");
     assert_eq!(greeting.ask()["version"], json!("1.0.0"));
     person.runs(&format!("{enter}\n{revert}")).expect("the revert is made");
     greeting.until_answered_by("1.1.0", || person.runs(&roll));
@@ -60,6 +60,21 @@ fn the_demo_works_in_a_folder_as_people_name_them() {
     person.dir = folder.path().join("Ada's demo");
     let demo = person.starts_the_demo();
     let greeting = demo.greeting();
+    // It is the template, file by file, whose models are the shipped ones.
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config-repo");
+    let enter = &greeting.under("Roll iris")[0];
+    let tracked = person.runs(&format!("{enter}\ngit ls-files")).unwrap();
+    let tracked: Vec<_> = tracked.lines().map(PathBuf::from).collect();
+    assert_eq!(tracked, files(&template));
+    for path in tracked {
+        let same = std::fs::read(person.dir.join("config").join(&path)).unwrap()
+            == std::fs::read(template.join(&path)).unwrap();
+        assert!(
+            same,
+            "examples/config-repo/{} is not what the demo has: copy it from there or to there",
+            path.display()
+        );
+    }
     greeting.until_answered_by("1.1.0", || person.runs(&greeting.under("Roll iris").join("\n")));
     demo.ends_and_leaves_nobody();
 }
@@ -73,6 +88,24 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     let (code, _, stderr) = crate::harness::run(person.demo());
     assert!(code == 1 && stderr.contains("--dir"), "{code}: {stderr}");
     assert_eq!(std::fs::read_dir(foreign).unwrap().count(), 0);
+}
+
+/// The files below a folder, in the order in which git lists them.
+fn files(root: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![root.to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(root).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort_by_key(|path| path.as_os_str().to_owned());
+    found
 }
 
 /// Somebody with an empty home, who never told git a name.

@@ -188,6 +188,8 @@ fn the_server_answers_on_while_the_remote_is_gone_and_the_sidecar_says_so() {
         status["problem"]["kind"] == "retry" && status["health"] == "Healthy"
     });
     assert_eq!(gone["sync"], json!("Unknown"));
+    let bare = world.repository.bare.display();
+    assert_eq!(gone["problem"]["text"], json!(format!("cannot reach {bare}: there is no such folder")));
     assert_eq!(sidecar.probe("/ready").status, 200, "what was published stays published");
     std::fs::rename(&away, &world.repository.bare).unwrap();
     sidecar.until("that it can look again", |status| status["problem"].is_null() && status["sync"] == "Synced");

@@ -12,7 +12,9 @@ mod harness;
 mod lifecycle;
 mod memory;
 mod operators;
+mod promote;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]
 mod signing;
+mod standing_in;

@@ -45,7 +45,8 @@ fn publish_iris(publisher: &Publisher, seq: usize, version: &str) -> CommitId {
     publisher.add(&released.spec, model.spec).unwrap();
     publisher.add(&released.artifact, model.artifact).unwrap();
     let stable = version.parse().unwrap();
-    let iris = ReleasedModel { versions: BTreeMap::from([(version.parse().unwrap(), released)]), stable };
+    let iris =
+        ReleasedModel { versions: BTreeMap::from([(version.parse().unwrap(), released)]), stable, fallback: None };
     let id: CommitId = format!("{seq:040x}").parse().unwrap();
     let commit =
         Commit { id: id.clone(), author: "Ada".to_owned(), subject: format!("Roll iris to {version}"), time_unix_s: 0 };

@@ -32,7 +32,11 @@ fn release(commit: u64, artifact: &[u8]) -> (Release, [Vec<u8>; 2]) {
     let spec = format!("the card of {} bytes", artifact.len()).into_bytes();
     let version = "1.0.0".parse().unwrap();
     let released = ReleasedVersion { spec: Blob::of(&spec), artifact: Blob::of(artifact) };
-    let model = ReleasedModel { stable: version, versions: BTreeMap::from([("1.0.0".parse().unwrap(), released)]) };
+    let model = ReleasedModel {
+        stable: version,
+        versions: BTreeMap::from([("1.0.0".parse().unwrap(), released)]),
+        fallback: None,
+    };
     let id: CommitId = format!("{commit:040x}").parse().unwrap();
     let commit = Commit { id, author: "A".into(), subject: "S".into(), time_unix_s: 0 };
     let models = BTreeMap::from([("iris".parse().unwrap(), model)]);

@@ -36,7 +36,7 @@ pub use self::onnx::InspectError;
 pub use self::parity::{Parity, ParityError};
 pub use self::runtime::{LIBRARY_VARIABLE, Runtime, RuntimeError, TELEMETRY_VARIABLE, disable_telemetry};
 use self::sessions::Sessions;
-pub use self::signature::SignatureMismatch;
+pub use self::signature::{Declared, SignatureMismatch, Tensor};
 
 /// The most rows of one run: it bounds the memory of a run, however large the request. Larger inputs are run in pieces.
 pub const ROWS_PER_RUN_MAX: usize = 4096;
@@ -119,6 +119,13 @@ pub enum RunError {
         /// The class.
         class: usize,
     },
+}
+
+/// What goes into a model and what comes out of it, for somebody who is yet to write its card.
+pub fn declared(runtime: &Runtime, model: &[u8]) -> Result<Declared, LoadError> {
+    onnx::inspect(model)?;
+    let session = sessions::builder(runtime)?.commit_from_memory(model)?;
+    Ok(Declared::of(session.inputs(), session.outputs()))
 }
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! Looks into a model file before ONNX Runtime does, and refuses what no model of ours needs.
 //!
-//! A model that passes reads no other file, has only operators that ONNX Runtime itself brings, and is not nested or large
-//! beyond reason. The messages here are the part of onnx.proto that says so; what they leave out (weights, names,
+//! A model that passes reads no other file, has only operators that ONNX Runtime itself brings, none of which may go round
+//! without end, and is not nested or large beyond reason. The messages here are the part of onnx.proto that says so; what they leave out (weights, names,
 //! types) is skipped without being copied. No bytes make this panic or overflow the stack.
 
 use prost::Message;
@@ -36,6 +36,9 @@ pub enum InspectError {
         /// Its operator set.
         domain: String,
     },
+    /// An operator that may run without end, and be fast on the golden rows: how often it goes round may depend on the row.
+    #[error("the operator `Loop` may run without end: use `Scan`, which ends with its input, or export without loops")]
+    Endless,
     /// More nodes than any sensible model.
     #[error("the model has more than {NODES_MAX} nodes: simplify it")]
     TooManyNodes,
@@ -187,6 +190,9 @@ impl Inspector {
         }
         nodes.iter().try_for_each(|node| {
             check_domain(&node.op_type, &node.domain)?;
+            if node.op_type == "Loop" {
+                return Err(InspectError::Endless);
+            }
             self.attributes(&node.attribute, depth)
         })
     }
@@ -309,6 +315,21 @@ pub(super) mod tests {
             Model { functions: vec![Function { opset_import: import, ..Default::default() }], ..bare() },
         ] {
             assert!(matches!(inspect(&model.encode_to_vec()), Err(InspectError::Domain { .. })), "{model:?}");
+        }
+    }
+
+    #[test]
+    fn a_loop_is_refused_wherever_it_hides_and_other_control_flow_is_not() {
+        let node = |operator: &str| Node { op_type: operator.into(), ..Default::default() };
+        let with = |node: Node| Graph { node: vec![node], ..Default::default() };
+        let inner = |operator: &str| graph(Attribute { g: Some(with(node(operator))), ..Default::default() });
+        assert_eq!(inspect_graph(with(node("Loop"))), Err(InspectError::Endless));
+        assert_eq!(inspect_graph(inner("Loop")), Err(InspectError::Endless));
+        let function = Function { node: vec![node("Loop")], ..Default::default() };
+        let model = Model { graph: Some(Graph::default()), functions: vec![function], ..Default::default() };
+        assert_eq!(inspect(&model.encode_to_vec()), Err(InspectError::Endless));
+        for operator in ["Scan", "If"] {
+            assert_eq!((inspect_graph(with(node(operator))), inspect_graph(inner(operator))), (Ok(()), Ok(())));
         }
     }
 

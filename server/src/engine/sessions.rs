@@ -121,7 +121,7 @@ impl Sessions {
 ///
 /// Denormals are not flushed to zero: ONNX Runtime would switch that on for the thread that loads the first model and
 /// for its children alone, so that answers would depend on the thread, in our own arithmetic too.
-fn builder(runtime: &Runtime) -> Result<SessionBuilder, ort::Error> {
+pub(super) fn builder(runtime: &Runtime) -> Result<SessionBuilder, ort::Error> {
     let builder = Session::builder(runtime.environment())?
         // Small models lose by sharing a run between threads: the cores run different requests instead.
         .with_intra_threads(1)?

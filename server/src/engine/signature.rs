@@ -17,6 +17,43 @@ pub struct SignatureMismatch {
     pub got: String,
 }
 
+/// A tensor that goes in or comes out, as the model file declares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// What its elements are, such as `f32`; none for what is no tensor.
+    pub element: Option<String>,
+    /// Its sizes; none where the model leaves one open.
+    pub sizes: Vec<Option<usize>>,
+    /// All of that in the words of errors.
+    pub words: String,
+}
+
+/// What goes into a model and what comes out of it, by its file alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// What goes in.
+    pub inputs: Vec<Tensor>,
+    /// What comes out.
+    pub outputs: Vec<Tensor>,
+}
+
+impl Declared {
+    pub(super) fn of(inputs: &[Outlet], outputs: &[Outlet]) -> Self {
+        let tensor = |outlet: &Outlet| {
+            let (element, sizes) = match outlet.dtype() {
+                ValueType::Tensor { ty, shape, .. } => {
+                    (Some(ty.to_string()), shape.iter().map(|&size| usize::try_from(size).ok()).collect())
+                }
+                _ => (None, Vec::new()),
+            };
+            Tensor { name: outlet.name().to_owned(), element, sizes, words: outlet.dtype().to_string() }
+        };
+        Self { inputs: inputs.iter().map(tensor).collect(), outputs: outputs.iter().map(tensor).collect() }
+    }
+}
+
 /// A size of a tensor, as a model declares it.
 enum Size {
     /// Any, or undeclared.

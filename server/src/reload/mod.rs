@@ -1,113 +1,76 @@
-//! Store to engines to catalog: one idempotent pass, repeated.
+//! Store to engines to catalog: an idempotent pass, repeated.
 //!
-//! A pass compares what the store's `current` asks for with what is served, loads what is new aside, and
-//! swaps the catalog once. Load before unload, always; what is unchanged by its digests is reused; a
-//! model that fails keeps what it served before, with the reason in the status, and holds up no other.
+//! A pass compares what the store's `current` asks for with what is served, loads what is new aside, a few versions at
+//! a time, and swaps the catalog. Load before unload, always; what is unchanged by its digests is reused; a model that
+//! fails keeps what it served before, with the reason in the status, and holds up no other: each model moves when it is
+//! ready, each group of models that move together when all of it is. What is being loaded is abandoned as soon as
+//! `current` asks for something else. What failed is tried again when another commit comes, not before.
 //!
 //! A file system event is a hint that carries no data; a poll each second is the truth, since inotify
 //! misses swaps on mounted volumes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use mainstay_models::embedded::Embedded;
 use mainstay_models::store::Current;
-use mainstay_models::{
-    Blob, CommitId, Digest, ModelName, ModelSpec, Reader, ReleaseName, ReleasedModel, ReleasedVersion, Role, Version,
-};
+use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedVersion, Role};
 use notify::{RecursiveMode, Watcher};
-use serde::Serialize;
 
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::{EngineChoice, EngineName};
+use crate::engine::EngineChoice;
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::wire::Signature;
 
+mod loads;
+mod status;
+#[cfg(test)]
+mod tests;
 mod trial;
+mod verdict;
 
+use loads::{Bench, Loads, Outcome};
+pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
+use verdict::{Verdict, Wanted};
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked at while it cannot be watched, since its folder is yet to be made.
 const BLIND_INTERVAL: Duration = Duration::from_millis(100);
-/// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
-const PASSED_MAX: usize = 256;
-
-/// How the last pass went: the body of `/status`.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Status {
-    /// The release whose pass is done; none before the first, or without a store.
-    pub release: Option<ReleaseStatus>,
-    /// Every version that the release asks for.
-    pub models: Vec<VersionStatus>,
-    /// Why the store cannot be read at the moment.
-    pub trouble: Option<String>,
-}
-
-/// The release that a status is about.
-#[derive(Debug, Clone, Serialize)]
-pub struct ReleaseStatus {
-    /// Its name in the store.
-    pub name: String,
-    /// The commit that asked for it.
-    pub commit: CommitId,
-    /// The digest of its file.
-    pub sha256: Digest,
-    /// When its pass was done, in seconds since 1970.
-    pub done_unix_s: u64,
-}
-
-/// How it went with one version that a release asks for.
-#[derive(Debug, Clone, Serialize)]
-pub struct VersionStatus {
-    /// The model.
-    pub name: ModelName,
-    /// The version asked for.
-    pub version: Version,
-    /// What it is asked for as.
-    pub role: Role,
-    /// Whether it is live.
-    pub state: State,
-    /// The digest of its model file.
-    pub sha256: Digest,
-    /// The version that answers in this role: another one where this one failed, or none.
-    pub serving: Option<Version>,
-    /// Why it failed.
-    pub reason: Option<String>,
-    /// What runs it, if it is live.
-    pub engine: Option<EngineName>,
-    /// Why it is not compiled, if it is live and is not.
-    pub not_compiled: Option<String>,
-}
-
-/// Whether a version is live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It answers.
-    Live,
-    /// It failed its checks.
-    Failed,
-}
 
 /// Keeps a catalog as a store asks.
 pub struct Reloader {
     reader: Reader,
-    trial: Trial,
-    loader: Loader,
+    loads: Loads,
     catalog: Arc<ArcSwap<Catalog>>,
     status: Arc<ArcSwap<Status>>,
-    /// The release whose pass is done, so that there is nothing to do until another comes.
-    done: Option<ReleaseName>,
-    passed: HashMap<ReleasedVersion, Admission>,
+    target: Option<Target>,
+}
+
+/// The release that the catalog is brought to.
+struct Target {
+    current: Current,
+    begun: Instant,
+    /// What is known about its versions, beside those that are served.
+    known: HashMap<Wanted, Known>,
+    /// How many groups had been decided when the catalog was swapped last; none before the first look.
+    swapped: Option<usize>,
+    /// Whether there is nothing to do until another release comes, or a failure may have passed.
+    settled: bool,
+}
+
+/// What is known about a version that is not served.
+enum Known {
+    Loaded(Arc<LoadedVersion>),
+    Failed(Failure),
 }
 
 /// Turns bytes into versions that answer.
@@ -121,6 +84,7 @@ pub struct Loader {
 }
 
 /// Why a version is not live.
+#[derive(Debug, Clone)]
 struct Failure {
     reason: String,
     /// Whether trying again may help although the release is the same.
@@ -145,14 +109,14 @@ impl Reloader {
         loader: Loader,
         catalog: Arc<ArcSwap<Catalog>>,
         status: Arc<ArcSwap<Status>>,
-    ) -> Self {
-        Self { reader, trial, loader, catalog, status, done: None, passed: HashMap::new() }
+    ) -> std::io::Result<Self> {
+        let bench = Bench { reader: reader.clone(), trial, loader, passed: Mutex::default() };
+        Ok(Self { reader, loads: Loads::start(bench)?, catalog, status, target: None })
     }
 
-    /// Brings the catalog to what the store asks for; does nothing where it is there already.
-    pub fn pass(&mut self) {
-        let begun = Instant::now();
-        let trouble = self.follow(begun).err();
+    /// Learns what the store asks for.
+    fn look(&mut self) {
+        let trouble = self.follow().err();
         if self.status.load().trouble != trouble {
             if let Some(reason) = &trouble {
                 tracing::warn!(reason, "cannot read the store");
@@ -161,210 +125,375 @@ impl Reloader {
         }
     }
 
-    fn follow(&mut self, begun: Instant) -> Result<(), String> {
-        let name = self.reader.current_name().map_err(|e| sentence(&e))?;
-        if name == self.done {
+    fn follow(&mut self) -> Result<(), String> {
+        let Some(name) = self.reader.current_name().map_err(|e| sentence(&e))? else { return Ok(()) };
+        if let Some(target) = self.target.as_mut().filter(|target| target.current.name == name) {
+            target.try_again();
             return Ok(());
         }
-        let Some(current) = self.reader.current().map_err(|e| sentence(&e))? else { return Ok(()) };
-        self.release(&current, begun);
+        if let Some(current) = self.reader.current().map_err(|e| sentence(&e))? {
+            self.aim(current);
+        }
         Ok(())
     }
 
-    fn release(&mut self, current: &Current, begun: Instant) {
-        let previous = self.catalog.load_full();
-        let mut models = BTreeMap::new();
-        let mut statuses = Vec::new();
-        let mut done = true;
-        for (name, released) in &current.release.models {
-            let old = previous.models.get(name);
-            let (model, status, settled) = self.model(name, released, old, &current.release.commit.id);
-            models.insert(name.clone(), model);
-            statuses.extend(status);
-            done &= settled;
+    /// Makes a release the one that the catalog is brought to.
+    fn aim(&mut self, current: Current) {
+        let wanted: HashSet<_> = every_version(&current.release).collect();
+        let mut known = HashMap::new();
+        if let Some(before) = self.target.take() {
+            // Another release of the same commit changes nothing about what failed.
+            let same = before.current.release.commit.id == current.release.commit.id;
+            for (version, found) in before.known {
+                match found {
+                    Known::Failed(_) if !same => {}
+                    found if wanted.contains(&version) => {
+                        known.insert(version, found);
+                    }
+                    found => self.drop_unserved(&version, found),
+                }
+            }
         }
-        let live = LiveRelease { name: current.name.clone(), sha256: current.sha256 };
-        let catalog = Catalog {
-            release: Some(live),
-            default: Some(current.release.default.clone()),
-            models,
-            changes: current.release.changes.clone(),
-        };
-        self.forget(&previous, &catalog);
-        self.catalog.store(Arc::new(catalog));
+        self.target = Some(Target { current, begun: Instant::now(), known, swapped: None, settled: false });
+    }
 
-        let failed = statuses.iter().filter(|status| status.state == State::Failed).count();
+    /// Takes what became of a load.
+    fn take(&mut self, wanted: Wanted, outcome: Outcome) {
+        self.loads.finished(&wanted);
+        let metrics = &self.loads.loader().metrics;
+        let found = match outcome {
+            Outcome::Loaded(loaded) => {
+                metrics.reloaded(ReloadOutcome::Loaded);
+                Known::Loaded(loaded)
+            }
+            Outcome::Failed(failure) => {
+                metrics.reloaded(ReloadOutcome::Failed);
+                let Wanted { name, version, .. } = &wanted;
+                let told = |old: &VersionStatus| {
+                    (&old.name, &old.version, old.reason.as_ref()) == (name, version, Some(&failure.reason))
+                };
+                // What is tried at each poll is told once.
+                if !self.status.load().models.iter().any(told) {
+                    let reason = &failure.reason;
+                    tracing::warn!(model = %name, %version, reason, "a version failed; what was live stays");
+                }
+                Known::Failed(failure)
+            }
+            Outcome::Abandoned => return,
+        };
+        match &mut self.target {
+            Some(target) if every_version(&target.current.release).any(|version| version == wanted) => {
+                target.known.insert(wanted, found);
+            }
+            _ => self.drop_unserved(&wanted, found),
+        }
+    }
+
+    /// Does what can be done with what is known: begins loads, moves what is ready, and says how it went at the end.
+    fn advance(&mut self) {
+        let Some(target) = self.target.as_mut().filter(|target| !target.settled) else { return };
+        let before = self.catalog.load_full();
+        let release = &target.current.release;
+        let served = |name: &ModelName| before.models.get(name).is_some_and(|model| model.stable.is_some());
+        let mut missing = Vec::new();
+        let mut verdicts = BTreeMap::new();
+        let mut decided = 0;
+        for group in release.units() {
+            let verdict =
+                verdict::decide(&group, release, |wanted| target.find(wanted, &before).map(|f| f.is_ok()), served);
+            match &verdict {
+                Verdict::Wait(versions) => missing.extend(versions.iter().cloned()),
+                _ => decided += 1,
+            }
+            verdicts.extend(group.into_iter().map(|name| (name, verdict.clone())));
+        }
+        let waited_for: HashSet<_> = missing.iter().cloned().collect();
+        let unknown = asked_versions(release)
+            .map(|(_, wanted)| wanted)
+            .filter(|wanted| !waited_for.contains(wanted) && target.find(wanted, &before).is_none());
+        missing.extend(unknown.collect::<Vec<_>>());
+        if missing.is_empty() {
+            return self.finish(&before, &verdicts);
+        }
+        let is_news = target.swapped.is_some_and(|swapped| decided > swapped);
+        target.swapped = Some(decided);
+        if is_news {
+            let catalog = target.catalog_meanwhile(&before, &verdicts);
+            self.swap(&before, catalog);
+        }
+        let mut loading: Vec<_> = missing
+            .iter()
+            .map(|Wanted { name, version, .. }| Loading { name: name.clone(), version: version.clone() })
+            .collect();
+        loading.sort();
+        self.loads.want(missing);
+        if self.status.load().loading != loading {
+            self.status.store(Arc::new(Status { loading, ..Status::clone(&self.status.load()) }));
+        }
+    }
+
+    /// Every version is decided: swaps the catalog to the whole of it, and says so.
+    fn finish(&mut self, before: &Catalog, verdicts: &BTreeMap<ModelName, Verdict>) {
+        let Some(target) = &mut self.target else { return };
+        self.loads.want(Vec::new());
+        let current = &target.current;
+        let catalog = Catalog {
+            release: Some(LiveRelease { name: current.name.clone(), sha256: current.sha256 }),
+            default: Some(current.release.default.clone()),
+            models: verdicts
+                .iter()
+                .map(|(name, verdict)| (name.clone(), target.model(name, verdict, before)))
+                .collect(),
+            changes: current.release.changes.clone(),
+            partial: false,
+        };
+        let models = target.statuses(&catalog, verdicts);
         let first = self.status.load().release.as_ref().is_none_or(|r| r.name != current.name.to_string());
-        self.status.store(Arc::new(Status {
+        let status = Status {
             release: Some(ReleaseStatus {
                 name: current.name.to_string(),
                 commit: current.release.commit.id.clone(),
                 sha256: current.sha256,
                 done_unix_s: unix_now_s(),
             }),
-            models: statuses,
+            models,
+            loading: Vec::new(),
             trouble: None,
-        }));
+        };
+        let (name, took) = (current.name.clone(), target.begun.elapsed());
+        target.settled = true;
+        // Of what is not served, only what may be needed at another try is kept.
+        let unserved: Vec<_> = if target.is_passing() {
+            Vec::new()
+        } else {
+            target.known.extract_if(|_, known| matches!(known, Known::Loaded(_))).collect()
+        };
+        self.swap(before, catalog);
+        for (wanted, known) in unserved {
+            self.drop_unserved(&wanted, known);
+        }
         if first {
-            self.loader.metrics.released(begun.elapsed());
-            let took_ms = begun.elapsed().as_millis() as u64;
-            let versions = self.status.load().models.len();
-            tracing::info!(release = %current.name, versions, failed, took_ms, "released");
-        }
-        self.done = done.then(|| current.name.clone());
-    }
-
-    /// One model as `released` asks for it, or as near as it can be had; false where another try may bring it nearer.
-    fn model(
-        &mut self,
-        name: &ModelName,
-        released: &ReleasedModel,
-        old: Option<&CatalogModel>,
-        commit: &CommitId,
-    ) -> (CatalogModel, Vec<VersionStatus>, bool) {
-        let mut versions = BTreeMap::new();
-        let mut failures = BTreeMap::new();
-        for (version, blobs) in &released.versions {
-            let loaded = old.and_then(|old| old.versions.get(version)).filter(|loaded| loaded.blobs == *blobs);
-            let result = match loaded {
-                Some(loaded) => Ok(Arc::clone(loaded)),
-                None => self.load(name, version, blobs),
-            };
-            match result {
-                Ok(loaded) => {
-                    versions.insert(version.clone(), loaded);
-                }
-                Err(failure) => {
-                    failures.insert(version.clone(), failure);
+            self.loads.loader().metrics.released(took);
+            let count = |state| status.models.iter().filter(|version| version.state == state).count();
+            let (versions, failed, held) = (status.models.len(), count(State::Failed), count(State::Held));
+            tracing::info!(release = %name, versions, failed, held, took_ms = took.as_millis() as u64, "released");
+            for version in &status.models {
+                if let Some(fallback) = version.fallback.as_ref().filter(|fallback| fallback.state == State::Live) {
+                    let (model, commit) = (&version.name, fallback.commit.short());
+                    tracing::warn!(%model, version = %fallback.version, commit, "an earlier commit's version stands in");
                 }
             }
         }
-        let failed = failures.contains_key(&released.stable);
-        let kept = old.filter(|_| failed).and_then(|old| Some((old.stable.clone()?, old)));
-        let (stable, commit) = match kept {
-            _ if !failed => (Some(released.stable.clone()), Some(commit.clone())),
-            None => (None, None),
-            Some((stable, old)) => {
-                let version = old.versions.get(&stable).expect("a model's stable version is one of its versions");
-                versions.insert(stable.clone(), Arc::clone(version));
-                (Some(stable), old.commit.clone())
-            }
-        };
-        let status = |(version, blobs): (&Version, &ReleasedVersion)| {
-            let role = if *version == released.stable { Role::Stable } else { Role::Preview };
-            let failure = failures.get(version);
-            let serving = match (role, failure) {
-                (Role::Stable, _) => stable.clone(),
-                (Role::Preview, None) => Some(version.clone()),
-                (Role::Preview, Some(_)) => None,
-            };
-            VersionStatus {
-                name: name.clone(),
-                version: version.clone(),
-                role,
-                state: if failure.is_none() { State::Live } else { State::Failed },
-                sha256: blobs.artifact.sha256,
-                serving,
-                reason: failure.map(|failure| failure.reason.clone()),
-                engine: versions.get(version).filter(|_| failure.is_none()).map(|loaded| loaded.engine.name()),
-                not_compiled: versions.get(version).and_then(|loaded| loaded.not_compiled.clone()),
-            }
-        };
-        let statuses = released.versions.iter().map(status).collect();
-        let settled = !failures.values().any(|failure| failure.passing);
-        (CatalogModel { stable, versions, commit }, statuses, settled)
+        self.status.store(Arc::new(status));
     }
 
-    fn load(
-        &mut self,
-        name: &ModelName,
-        version: &Version,
-        blobs: &ReleasedVersion,
-    ) -> Result<Arc<LoadedVersion>, Failure> {
-        let begun = Instant::now();
-        let result = self.try_load(name, version, blobs);
-        match &result {
-            Ok(_) => {
-                self.loader.metrics.reloaded(ReloadOutcome::Loaded);
-                let took_ms = begun.elapsed().as_millis() as u64;
-                tracing::info!(model = %name, %version, sha256 = blobs.artifact.sha256.short(), took_ms, "loaded");
-            }
-            Err(failure) => {
-                self.loader.metrics.reloaded(ReloadOutcome::Failed);
-                let status = self.status.load();
-                let told = |old: &VersionStatus| {
-                    (&old.name, &old.version, old.reason.as_ref()) == (name, version, Some(&failure.reason))
-                };
-                // What is tried at each poll is told once.
-                if status.models.iter().any(told) {
-                    return result;
-                }
-                tracing::warn!(model = %name, %version, reason = failure.reason, "a version failed; what was live stays");
-            }
-        }
-        result
-    }
-
-    fn try_load(
-        &mut self,
-        name: &ModelName,
-        version: &Version,
-        blobs: &ReleasedVersion,
-    ) -> Result<Arc<LoadedVersion>, Failure> {
-        let text = self.reader.blob(&blobs.spec).map_err(|e| Failure::passing(&e))?;
-        let spec =
-            ModelSpec::parse(&ModelSpec::path(name, version), &text).map_err(|e| Failure::lasting(e.to_string()))?;
-        if (&spec.name, &spec.version, &spec.artifact.blob) != (name, version, &blobs.artifact) {
-            let reason = "the release and the version's model.yaml do not name the same version and file";
-            return Err(Failure::lasting(reason));
-        }
-        let admission = match self.passed.get(blobs) {
-            Some(admission) => admission.clone(),
-            None => self.trial.check(self.reader.root(), blobs).map_err(|e| match e {
-                trial::TrialError::Start(_) => Failure::passing(&e),
-                lasting => Failure::lasting(sentence(&lasting)),
-            })?,
-        };
-        let artifact = self.reader.blob(&blobs.artifact).map_err(|e| Failure::passing(&e))?;
-        let loaded = self.loader.load(spec, *blobs, &artifact, &admission).map_err(Failure::lasting)?;
-        if self.passed.len() == PASSED_MAX {
-            self.passed.clear();
-        }
-        self.passed.insert(*blobs, admission);
-        Ok(Arc::new(loaded))
-    }
-
-    fn forget(&self, previous: &Catalog, next: &Catalog) {
-        for (name, model) in &previous.models {
+    fn swap(&self, before: &Catalog, next: Catalog) {
+        for (name, model) in &before.models {
             let now = next.models.get(name);
             for (version, loaded) in &model.versions {
                 if !now.is_some_and(|now| now.versions.contains_key(version)) {
-                    self.loader.metrics.forget(&loaded.spec);
+                    self.loads.loader().metrics.forget(&loaded.spec);
                 }
             }
         }
+        self.catalog.store(Arc::new(next));
     }
 
-    /// Passes on a thread of its own until the returned [`Watch`] is stopped.
+    /// Drops a version that was loaded and does not answer.
+    fn drop_unserved(&self, wanted: &Wanted, known: Known) {
+        let catalog = self.catalog.load();
+        let served = catalog.models.get(&wanted.name).is_some_and(|model| model.versions.contains_key(&wanted.version));
+        if let Known::Loaded(loaded) = known
+            && !served
+        {
+            self.loads.loader().metrics.forget(&loaded.spec);
+        }
+    }
+
+    /// Follows the store on a thread of its own until the returned [`Watch`] is stopped.
     pub fn watch(mut self) -> std::io::Result<Watch> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
             // One place: a hint that finds another one waiting says nothing new.
             let (hint, hints) = crossbeam_channel::bounded(1);
             let mut watcher = None;
+            let loaded = self.loads.done().clone();
+            let mut due = Instant::now();
             loop {
                 if watcher.is_none() {
                     watcher = watch_folder(self.reader.root(), hint.clone());
                 }
-                self.pass();
-                let interval = if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
-                if !wait(&hints, &stopped, interval) {
-                    return;
+                if Instant::now() >= due {
+                    self.look();
+                    due = Instant::now() + if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
+                }
+                self.advance();
+                crossbeam_channel::select! {
+                    recv(stopped) -> _ => return,
+                    recv(hints) -> _ => due = Instant::now(),
+                    recv(loaded) -> done => {
+                        let (wanted, outcome) = done.expect("the loads keep their threads");
+                        self.take(wanted, outcome);
+                    }
+                    default(due.saturating_duration_since(Instant::now())) => {}
                 }
             }
         })?;
         Ok(Watch { stop, thread })
     }
+}
+
+impl Target {
+    /// What is known about a version; nothing where that is yet to be found out.
+    fn find(&self, wanted: &Wanted, served: &Catalog) -> Option<Result<Arc<LoadedVersion>, &Failure>> {
+        match self.known.get(wanted) {
+            Some(Known::Loaded(loaded)) => Some(Ok(Arc::clone(loaded))),
+            Some(Known::Failed(failure)) => Some(Err(failure)),
+            None => {
+                let loaded = served.models.get(&wanted.name)?.versions.get(&wanted.version)?;
+                (loaded.blobs == wanted.bytes).then(|| Ok(Arc::clone(loaded)))
+            }
+        }
+    }
+
+    /// Forgets the failures that may have passed, once all is decided.
+    fn try_again(&mut self) {
+        if self.settled && self.is_passing() {
+            self.known.retain(|_, known| !matches!(known, Known::Failed(failure) if failure.passing));
+            self.settled = false;
+        }
+    }
+
+    fn is_passing(&self) -> bool {
+        self.known.values().any(|known| matches!(known, Known::Failed(failure) if failure.passing))
+    }
+
+    /// One model as the release asks for it, or as near to it as its group allows.
+    fn model(&self, name: &ModelName, verdict: &Verdict, before: &Catalog) -> CatalogModel {
+        let release = &self.current.release;
+        let asked = verdict::stable(release, name);
+        let mut versions = BTreeMap::new();
+        for (role, wanted) in versions_of(release, name) {
+            if role == Role::Preview
+                && let Some(Ok(loaded)) = self.find(&wanted, before)
+            {
+                versions.insert(wanted.version, loaded);
+            }
+        }
+        let old = before.models.get(name);
+        let (stable, commit) = match verdict {
+            Verdict::Move => (self.find(&asked, before), Some(release.commit.id.clone())),
+            Verdict::FallBack(_) => {
+                let fallback = release.models[name].fallback.as_ref();
+                let wanted = verdict::fallback(release, name);
+                (wanted.and_then(|wanted| self.find(&wanted, before)), fallback.map(|fallback| fallback.commit.clone()))
+            }
+            Verdict::Keep(_) | Verdict::Wait(_) => {
+                let kept = old.and_then(|old| old.versions.get(old.stable.as_ref()?));
+                (kept.map(|kept| Ok(Arc::clone(kept))), old.and_then(|old| old.commit.clone()))
+            }
+        };
+        let Some(Ok(stable)) = stable else { return CatalogModel { stable: None, versions, commit: None } };
+        let version = stable.spec.version.clone();
+        versions.insert(version.clone(), stable);
+        CatalogModel { stable: Some(version), versions, commit }
+    }
+
+    /// What is served while something is still being loaded: what is ready as the release asks for it, the rest as it was.
+    fn catalog_meanwhile(&self, before: &Catalog, verdicts: &BTreeMap<ModelName, Verdict>) -> Catalog {
+        let mut models = before.models.clone();
+        for (name, verdict) in verdicts {
+            match verdict {
+                Verdict::Wait(_) if models.contains_key(name) => {}
+                verdict => {
+                    models.insert(name.clone(), self.model(name, verdict, before));
+                }
+            }
+        }
+        let default = &self.current.release.default;
+        let is_ready = !matches!(verdicts.get(default), Some(Verdict::Wait(_)));
+        let default = before.default.as_ref().filter(|_| !is_ready).unwrap_or(default).clone();
+        Catalog {
+            release: before.release.clone(),
+            default: Some(default),
+            models,
+            changes: before.changes.clone(),
+            partial: before.release.is_none(),
+        }
+    }
+
+    /// How it went with every version that the release asks for.
+    fn statuses(&self, catalog: &Catalog, verdicts: &BTreeMap<ModelName, Verdict>) -> Vec<VersionStatus> {
+        let release = &self.current.release;
+        let status = |(role, wanted): (Role, Wanted)| {
+            let model = &catalog.models[&wanted.name];
+            let stable = model.stable.as_ref().and_then(|stable| model.versions.get(stable));
+            let is_stable = |bytes: &ReleasedVersion| stable.is_some_and(|stable| stable.blobs == *bytes);
+            let found = self.find(&wanted, catalog);
+            let (state, reason) = match (&found, &verdicts[&wanted.name], role) {
+                (Some(Err(failure)), ..) => (State::Failed, Some(failure.reason.clone())),
+                (_, Verdict::Keep(failed) | Verdict::FallBack(failed), Role::Stable) if !is_stable(&wanted.bytes) => {
+                    (State::Held, Some(held_since(failed)))
+                }
+                _ => (State::Live, None),
+            };
+            let loaded = found.as_ref().and_then(|found| found.as_ref().ok());
+            let (engine, not_compiled) = (loaded.map(|l| l.engine.name()), loaded.and_then(|l| l.not_compiled.clone()));
+            let serving = match role {
+                Role::Stable => model.stable.clone(),
+                Role::Preview => (state == State::Live).then(|| wanted.version.clone()),
+            };
+            let fallback = release.models[&wanted.name].fallback.as_ref().filter(|_| role == Role::Stable);
+            let fallback = fallback.and_then(|fallback| {
+                let version = Wanted { version: fallback.version.clone(), bytes: fallback.bytes, ..wanted.clone() };
+                let (state, reason) = match self.find(&version, catalog)? {
+                    _ if is_stable(&fallback.bytes) => (State::Live, None),
+                    Err(failure) => (State::Failed, Some(failure.reason.clone())),
+                    Ok(_) => (State::Held, Some("another model of its group has none that loads".to_owned())),
+                };
+                let (version, commit) = (fallback.version.clone(), fallback.commit.clone());
+                Some(FallbackStatus { version, commit, state, reason })
+            });
+            VersionStatus {
+                sha256: wanted.bytes.artifact.sha256,
+                name: wanted.name,
+                version: wanted.version,
+                role,
+                state,
+                serving,
+                commit: model.commit.clone(),
+                reason,
+                fallback,
+                engine,
+                not_compiled,
+            }
+        };
+        asked_versions(release).map(status).collect()
+    }
+}
+
+/// Why a version that loads is not live.
+fn held_since(failed: &Wanted) -> String {
+    format!("held back since {} {} of its group failed", failed.name, failed.version)
+}
+
+/// Every version that a release asks for, as what, in the order of the release.
+fn asked_versions(release: &Release) -> impl Iterator<Item = (Role, Wanted)> {
+    release.models.keys().flat_map(|name| versions_of(release, name))
+}
+
+fn versions_of(release: &Release, name: &ModelName) -> impl Iterator<Item = (Role, Wanted)> {
+    let model = &release.models[name];
+    model.versions.iter().map(|(version, bytes)| {
+        let role = if *version == model.stable { Role::Stable } else { Role::Preview };
+        (role, Wanted { name: name.clone(), version: version.clone(), bytes: *bytes })
+    })
+}
+
+/// Every version that may be needed for a release.
+fn every_version(release: &Release) -> impl Iterator<Item = Wanted> {
+    let fallbacks = release.models.keys().filter_map(|name| verdict::fallback(release, name));
+    asked_versions(release).map(|(_, wanted)| wanted).chain(fallbacks)
 }
 
 /// A reloader at work.
@@ -375,19 +504,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Stops once the pass at hand is done.
+    /// Stops; what is being loaded is abandoned.
     pub fn stop(self) {
         drop(self.stop);
         self.thread.join().expect("a pass turns every failure into a status");
-    }
-}
-
-/// Waits for a hint or the poll; false where the watch was stopped.
-fn wait(hints: &Receiver<()>, stopped: &Receiver<()>, interval: Duration) -> bool {
-    crossbeam_channel::select! {
-        recv(stopped) -> _ => false,
-        recv(hints) -> _ => true,
-        default(interval) => true,
     }
 }
 
@@ -445,24 +565,6 @@ pub struct EmbeddedError {
     name: &'static str,
     version: &'static str,
     reason: String,
-}
-
-/// The status of a catalog that no store asked for.
-pub fn embedded_status(catalog: &Catalog) -> Status {
-    let models = catalog.models.iter().flat_map(|(name, model)| {
-        model.versions.iter().map(|(version, loaded)| VersionStatus {
-            name: name.clone(),
-            version: version.clone(),
-            role: Role::Stable,
-            state: State::Live,
-            sha256: loaded.blobs.artifact.sha256,
-            serving: Some(version.clone()),
-            reason: None,
-            engine: Some(loaded.engine.name()),
-            not_compiled: loaded.not_compiled.clone(),
-        })
-    });
-    Status { release: None, models: models.collect(), trouble: None }
 }
 
 /// An error and all its causes on one line.

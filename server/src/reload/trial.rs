@@ -7,6 +7,7 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
@@ -68,6 +69,9 @@ pub enum TrialError {
     /// The version took too long.
     #[error("the version was not loaded and checked within {} s", TIMEOUT.as_secs())]
     Late,
+    /// Nobody waits for it any more.
+    #[error("the trial of the version was abandoned, since it is no longer asked for")]
+    Abandoned,
     /// The child died: the version makes ONNX Runtime crash or exceeds the trial's memory.
     #[error("loading the version in a child process ended it ({how}): the model file crashes the runtime, or needs more than {} MiB", MEMORY_BYTES_MAX >> 20)]
     Died {
@@ -79,6 +83,16 @@ pub enum TrialError {
 impl Trial {
     /// Loads and checks `version` of the store at `store` in a child process.
     pub fn check(&self, store: &Path, version: &ReleasedVersion) -> Result<Admission, TrialError> {
+        self.check_until(store, version, &AtomicBool::new(false))
+    }
+
+    /// The same, which ends soon after `abandoned` becomes true.
+    pub fn check_until(
+        &self,
+        store: &Path,
+        version: &ReleasedVersion,
+        abandoned: &AtomicBool,
+    ) -> Result<Admission, TrialError> {
         let mut child = Command::new(&self.program)
             .arg("trial")
             .arg("--store")
@@ -96,6 +110,10 @@ impl Trial {
                 None if Instant::now() >= deadline => {
                     end(child);
                     return Err(TrialError::Late);
+                }
+                None if abandoned.load(Ordering::Relaxed) => {
+                    end(child);
+                    return Err(TrialError::Abandoned);
                 }
                 None => std::thread::sleep(GLANCE),
             }
@@ -203,12 +221,17 @@ mod tests {
 
     /// What a trial says when its child is a shell script.
     fn verdict(script: &str) -> Result<Admission, TrialError> {
+        verdict_until(script, &AtomicBool::new(false))
+    }
+
+    fn verdict_until(script: &str, abandoned: &AtomicBool) -> Result<Admission, TrialError> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let blob = Blob::of(b"");
-        Trial { program }.check(dir.path(), &ReleasedVersion { spec: blob, artifact: blob })
+        let version = ReleasedVersion { spec: blob, artifact: blob };
+        Trial { program }.check_until(dir.path(), &version, abandoned)
     }
 
     #[test]
@@ -226,6 +249,13 @@ mod tests {
             let Err(error @ TrialError::Died { .. }) = verdict(script) else { panic!("{script} was taken") };
             assert!(error.to_string().contains("crashes the runtime"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_trial_that_nobody_waits_for_ends_with_its_child() {
+        let abandoned = AtomicBool::new(true);
+        let verdict = verdict_until("exec sleep 60", &abandoned);
+        assert!(matches!(verdict, Err(TrialError::Abandoned)), "{verdict:?}");
     }
 
     #[test]

@@ -7,12 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use mainstay_models::{Blob, CommitId};
+use mainstay_models::{Blob, Fallback, Release};
 use tracing::{info, warn};
 
 use super::{Agent, unread};
 use crate::board::now_unix_ms;
-use crate::desired::{Desired, desired};
+use crate::desired::{Desired, desired, stable_of};
 use crate::ledger::Look;
 use crate::trouble::Trouble;
 
@@ -110,7 +110,7 @@ impl Agent {
             let releases = self.publisher.releases_that_need(&blob).map_err(|e| Trouble::retry(&e))?;
             // Newest first: the first commit that still has the bytes will do.
             let mended = releases.iter().try_fold(None, |failed: Option<Trouble>, release| {
-                match self.mend_blob(&blob, &release.commit.id) {
+                match self.mend_blob(&blob, release) {
                     Ok(()) => Err(()),
                     Err(trouble) => Ok(failed.or(Some(trouble))),
                 }
@@ -126,7 +126,19 @@ impl Agent {
         problem.map_or(Ok(()), Err)
     }
 
-    fn mend_blob(&mut self, blob: &Blob, commit: &CommitId) -> Result<(), Trouble> {
+    fn mend_blob(&mut self, blob: &Blob, release: &Release) -> Result<(), Trouble> {
+        let commit = &release.commit.id;
+        for (name, model) in &release.models {
+            if let Some(Fallback { commit, .. }) =
+                model.fallback.as_ref().filter(|fallback| [fallback.bytes.spec, fallback.bytes.artifact].contains(blob))
+            {
+                let git = &mut self.git;
+                let read = |path: &str, bytes_max| git.read(commit, path, bytes_max).map_err(unread);
+                let stable = stable_of(&self.settings.environment, &BTreeSet::from([name.clone()]), read)?;
+                let sources = stable.into_iter().flatten().flat_map(|stable| stable.sources);
+                return self.supply(commit, sources.filter(|source| source.blob == *blob).collect());
+            }
+        }
         let Desired { sources, .. } = {
             let (git, board) = (&mut self.git, &self.board);
             let read = |path: &str, bytes_max| {

@@ -56,6 +56,12 @@ impl Address {
         self.transport
     }
 
+    /// The folder, where the repository is one on this machine.
+    pub fn folder(&self) -> Option<&Path> {
+        let is_folder = self.transport == Transport::File;
+        is_folder.then(|| Path::new(self.text.strip_prefix("file://").unwrap_or(&self.text)))
+    }
+
     fn transport_of(text: &str) -> Result<Transport, AddressError> {
         if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.starts_with('-') || text.contains(char::is_control) {
             return Err(AddressError::Shape);

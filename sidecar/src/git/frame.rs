@@ -81,12 +81,12 @@ pub enum Request {
         /// The most commits to answer with.
         commits_max: usize,
     },
-    /// Which commits, by first parents from a fetched one, changed a file?
+    /// Which commits, by first parents from a fetched one, changed any of some files and folders?
     History {
         /// The commit to start from.
         commit: CommitId,
-        /// The file.
-        path: String,
+        /// The files and folders.
+        paths: Vec<String>,
         /// The most commits to look at.
         commits_max: usize,
         /// The most commits to answer with.
@@ -112,7 +112,7 @@ pub enum Reply {
     Folder(BTreeMap<String, String>),
     /// How the commits stand to each other.
     Lineage(Lineage),
-    /// The commits that changed a file.
+    /// The commits that changed something.
     History(History),
     /// It cannot be done.
     Failed(Failure),

@@ -131,14 +131,24 @@ pub struct Git {
     control: Control,
     worker: Option<Worker>,
     started: u64,
+    spent: Spent,
     /// Of the GitHub App, where that lets us in.
     token: Option<github::Token>,
+}
+
+/// The processor time of workers, as of the last question about it.
+#[derive(Debug, Default)]
+struct Spent {
+    /// The last worker.
+    worker: Option<u32>,
+    by_it: Duration,
+    all: Duration,
 }
 
 impl Git {
     /// Nothing is started before the first question.
     pub fn new(settings: Settings, control: Control) -> Self {
-        Self { settings, control, worker: None, started: 0, token: None }
+        Self { settings, control, worker: None, started: 0, spent: Spent::default(), token: None }
     }
 
     /// How often a worker was started.
@@ -149,6 +159,19 @@ impl Git {
     /// The process id of the worker, where one is running.
     pub fn worker_id(&self) -> Option<u32> {
         self.worker.as_ref().map(|worker| worker.child.id())
+    }
+
+    /// The processor time that workers have used, as far as the kernel says; what one used between the last question and
+    /// its end is missing.
+    pub fn cpu_time(&mut self) -> Duration {
+        let Some(id) = self.worker_id() else { return self.spent.all };
+        // In nanoseconds, unlike /proc/<id>/stat.
+        let text = std::fs::read_to_string(format!("/proc/{id}/schedstat")).unwrap_or_default();
+        let ns = text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+        let now = Duration::from_nanos(ns);
+        let before = if self.spent.worker == Some(id) { self.spent.by_it } else { Duration::ZERO };
+        self.spent = Spent { worker: Some(id), by_it: now, all: self.spent.all + now.saturating_sub(before) };
+        self.spent.all
     }
 
     /// What the remote advertises: one list of references, no fetch.
@@ -224,16 +247,16 @@ impl Git {
         }
     }
 
-    /// The commits that changed a file, by first parents from a fetched commit.
+    /// The commits that changed any of some files and folders, by first parents from a fetched commit.
     pub fn history(
         &mut self,
         commit: &CommitId,
-        path: &str,
+        paths: Vec<String>,
         commits_max: usize,
         entries_max: usize,
     ) -> Result<History, Error> {
-        let what = "read the history of a file";
-        let request = Request::History { commit: commit.clone(), path: path.to_owned(), commits_max, entries_max };
+        let what = "read the history of files";
+        let request = Request::History { commit: commit.clone(), paths, commits_max, entries_max };
         match self.ask(what, request, self.settings.request_deadline, 0)? {
             (Reply::History(history), _) => Ok(history),
             _ => Err(self.garbled(what)),

@@ -31,6 +31,7 @@ use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit}
 use super::frame::{self, Advertised, Failure, Fetched, History, Job, Lineage, Relation, Reply, Request};
 use super::tags::{self, NoTag};
 use super::{PROXY_VARIABLES, Transport};
+use crate::footprint;
 
 /// The longest silence of a remote. It bounds one read; the parent's deadline bounds the whole.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -68,7 +69,9 @@ pub fn run() -> ExitCode {
         let _ = kill_process(getpid(), Signal::KILL);
     });
     let mut stdout = io::stdout().lock();
+    let mut busy = true;
     for job in jobs {
+        let was_busy = std::mem::replace(&mut busy, !matches!(job.request, Request::Advertise));
         let (reply, body) = match answer(&job) {
             Ok(Answer::Said(reply)) => (reply, Vec::new()),
             Ok(Answer::Blob(body)) => (Reply::Blob { size_bytes: body.len() as u64 }, body),
@@ -78,6 +81,10 @@ pub fn run() -> ExitCode {
             frame::write(&mut stdout, &reply).and_then(|()| stdout.write_all(&body)).and_then(|()| stdout.flush());
         if sent.is_err() {
             break;
+        }
+        // From here on there may be nothing but advertisements for days.
+        if was_busy && !busy {
+            footprint::give_back();
         }
     }
     ExitCode::SUCCESS
@@ -138,8 +145,8 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
         Request::Lineage { commit, earlier, commits_max } => {
             Reply::Lineage(home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?)
         }
-        Request::History { commit, path, commits_max, entries_max } => {
-            Reply::History(home.healing(|repo| history(repo, commit, path, *commits_max, *entries_max))?)
+        Request::History { commit, paths, commits_max, entries_max } => {
+            Reply::History(home.healing(|repo| history(repo, commit, paths, *commits_max, *entries_max))?)
         }
     };
     Ok(Answer::Said(reply))
@@ -332,6 +339,8 @@ fn connect<'r, 'c, 'j: 'c>(job: &'j Job, remote: &'c mut Remote<'r>) -> Result<R
         let reason = match (e.code(), job.address.transport()) {
             (ErrorCode::Certificate, Transport::Ssh) => "its host key is not the one in the known_hosts file",
             (ErrorCode::Certificate, _) => "its certificate is not one that is trusted for it",
+            // libgit2 takes a folder that is not there for an address of a kind that it does not know.
+            _ if job.address.folder().is_some_and(|folder| !folder.exists()) => "there is no such folder",
             _ => e.message(),
         };
         unreached(job, "reach", reason)
@@ -484,6 +493,7 @@ fn describe(commit: &GitCommit<'_>) -> Result<Commit, Fault> {
 /// What a path leads to in a commit.
 enum Entry {
     File(Oid),
+    Folder(Oid),
     Other(&'static str),
     None,
 }
@@ -498,7 +508,7 @@ fn find_entry(repo: &Repository, commit: &GitCommit<'_>, path: &str) -> Result<E
         let Some(entry) = tree.get_name(segment) else { return Ok(Entry::None) };
         match (entry.filemode(), segments.peek()) {
             (0o100644 | 0o100755 | 0o100664, None) => return Ok(Entry::File(entry.id())),
-            (0o040000, None) => return Ok(Entry::Other("a folder")),
+            (0o040000, None) => return Ok(Entry::Folder(entry.id())),
             (0o040000, Some(_)) => tree_id = entry.id(),
             (0o120000, _) => return Ok(Entry::Other("behind a symbolic link")),
             (0o160000, _) => return Ok(Entry::Other("in a submodule")),
@@ -512,6 +522,9 @@ fn find_entry(repo: &Repository, commit: &GitCommit<'_>, path: &str) -> Result<E
 fn read(repo: &Repository, commit: &CommitId, path: &str, bytes_max: u64) -> Result<Vec<u8>, Fault> {
     let oid = match find_entry(repo, &find_commit(repo, commit)?, path)? {
         Entry::File(oid) => oid,
+        Entry::Folder(_) => {
+            return Err(Failure::NotAFile { path: path.to_owned(), kind: "a folder".to_owned() }.into());
+        }
         Entry::Other(kind) => {
             return Err(Failure::NotAFile { path: path.to_owned(), kind: kind.to_owned() }.into());
         }
@@ -599,21 +612,25 @@ fn lineage(repo: &Repository, commit: &CommitId, earlier: &CommitId, commits_max
 fn history(
     repo: &Repository,
     start: &CommitId,
-    path: &str,
+    paths: &[String],
     commits_max: usize,
     entries_max: usize,
 ) -> Result<History, Fault> {
-    let content = |commit: &GitCommit<'_>| match find_entry(repo, commit, path)? {
-        Entry::File(oid) => Ok::<_, Fault>(Some(oid)),
-        Entry::Other(_) | Entry::None => Ok(None),
+    let content = |commit: &GitCommit<'_>| {
+        let id = |path: &String| match find_entry(repo, commit, path)? {
+            Entry::File(oid) | Entry::Folder(oid) => Ok::<_, Fault>(Some(oid)),
+            Entry::Other(_) | Entry::None => Ok(None),
+        };
+        paths.iter().map(id).collect::<Result<Vec<_>, _>>()
     };
+    let nothing = vec![None; paths.len()];
     let mut commits = Vec::new();
     let mut commit = find_commit(repo, start)?;
     let mut after = content(&commit)?;
     for _ in 0..commits_max {
         // A parent that is not there is the edge of a shallow remote.
         let parent = commit.parent_id(0).ok().and_then(|id| repo.find_commit(id).ok());
-        let before = parent.as_ref().map(content).transpose()?.flatten();
+        let before = parent.as_ref().map_or_else(|| Ok(nothing.clone()), content)?;
         if before != after {
             if commits.len() == entries_max {
                 return Ok(History { commits, complete: false });

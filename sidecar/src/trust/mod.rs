@@ -152,6 +152,16 @@ impl Judge<'_> {
         Ok(Some(Verified { commit: commit.clone(), signer, fingerprint, commits: claims.len(), note }))
     }
 
+    /// Refuses an earlier commit that nothing may be taken from: where signatures are verified, it must have one of its
+    /// own, by somebody who may sign what it changed, however good that of the commit is that descends from it.
+    pub(crate) fn check_earlier(&mut self, commit: &CommitId) -> Result<(), Trouble> {
+        let Some(path) = self.settings.allowed_signers.as_ref().filter(|_| self.settings.verify != Verify::None) else {
+            return Ok(());
+        };
+        let signers = Signers::read(path).map_err(Trouble::Retry)?;
+        self.verify(&signers, &Claim { commit: commit.clone(), against: Against::Parents }).map(drop)
+    }
+
     /// Who signed a commit, if it is somebody who may.
     fn verify(&mut self, signers: &Signers, claim: &Claim) -> Result<(String, String), Trouble> {
         let commit = &claim.commit;

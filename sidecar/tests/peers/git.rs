@@ -22,6 +22,11 @@ impl Drop for Gateway {
 
 /// nginx with repositories at `/git/`, for those who know the password, which `let_in` writes.
 pub fn https() -> (Peer, Gateway) {
+    https_with(|_, _| String::new())
+}
+
+/// The same, which also does what `locations` makes of its port and folder.
+pub fn https_with(locations: impl FnOnce(u16, &Path) -> String) -> (Peer, Gateway) {
     let backend = output(Command::new("git").arg("--exec-path")) + "/git-http-backend";
     let mut gateway = None;
     let peer = Peer::start(|port, folder| {
@@ -33,6 +38,7 @@ pub fn https() -> (Peer, Gateway) {
         gateway = Some(Gateway(command.spawn().unwrap()));
         eventually("the gateway listens", || folder.join("gateway").exists().then_some(()));
         let_in(folder, "first");
+        let locations = locations(port, folder);
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
             .concat();
@@ -61,6 +67,7 @@ pub fn https() -> (Peer, Gateway) {
                     location @away {{ return 302 https://localhost:{port}/git$uri?$query_string; }}
                     location /portal/ {{ default_type text/html; return 200 "<html>Please accept our terms</html>"; }}
                     location /busy/ {{ return 503; }}
+                    {locations}
                 }} }}"#
             ),
         )
@@ -74,7 +81,7 @@ fn let_in(folder: &Path, password: &str) {
     fs::write(folder.join("passwords"), format!("x-access-token:{hashed}\n")).unwrap();
 }
 
-fn output(command: &mut Command) -> String {
+pub fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

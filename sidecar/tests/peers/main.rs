@@ -5,9 +5,12 @@
 #[path = "../sidecar/harness.rs"]
 #[allow(dead_code, reason = "what the other tests need of it")]
 mod bench;
+mod dvc;
 mod git;
 mod harness;
+mod lfs;
 mod models;
 mod objects;
 mod proxy;
+mod registry;
 mod web;

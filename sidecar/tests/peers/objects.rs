@@ -40,7 +40,7 @@ fn fetches_and_goes_on(make: impl Fn() -> Bench, scheme: &str) {
     assert_eq!(metric(&metrics, "mainstay_sync_downloads_resumed_total"), 1);
 }
 
-fn moto() -> Peer {
+pub fn moto() -> Peer {
     Peer::start(|port, _| {
         let mut command = Command::new(tool("venv/bin/moto_server"));
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);

@@ -71,8 +71,10 @@ pub fn trusting_with(test: &str, start: impl FnOnce() -> (Peer, Vec<(&'static st
     command.envs(variables);
     command.args([test, "--exact", "--ignored", "--nocapture"]);
     command.env("MAINSTAY_TEST_PEER", format!("{} {}", peer.address, peer.folder.path().display()));
-    let output =
-        command.env("SSL_CERT_FILE", peer.folder.path().join("ca.pem")).env_remove("SSL_CERT_DIR").output().unwrap();
+    let authority = peer.folder.path().join("ca.pem");
+    // git has a variable of its own.
+    command.env("SSL_CERT_FILE", &authority).env("GIT_SSL_CAINFO", &authority).env_remove("SSL_CERT_DIR");
+    let output = command.output().unwrap();
     let access = std::fs::read_to_string(peer.folder.path().join("access")).unwrap_or_default();
     let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
     assert!(ran && output.status.success(), "{}\n{access}", String::from_utf8_lossy(&output.stderr));

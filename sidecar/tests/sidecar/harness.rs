@@ -396,6 +396,38 @@ impl FakeServer {
     }
 }
 
+/// A stand-in for a fresh server, which has taken whatever is published, and loads all versions but some.
+pub fn picky_server(store: &Path, bad: &'static [&'static str]) -> String {
+    let reader = Reader::new(store);
+    let responder = Responder::start(move |_| {
+        let Ok(Some(current)) = reader.current() else { return http("200 OK", "", r#"{"release":null}"#) };
+        let is_bad = |version: &str| bad.contains(&version);
+        let models = current.release.models.iter().map(|(name, model)| {
+            let stable = model.stable.to_string();
+            let fallback = model.fallback.as_ref().filter(|_| is_bad(&stable));
+            let fallback = fallback.map(|fallback| (fallback.version.to_string(), fallback.commit.to_string()));
+            let state = |version: &str| if is_bad(version) { "failed" } else { "live" };
+            let serving = if is_bad(&stable) {
+                fallback.as_ref().map(|(version, _)| version.clone())
+            } else {
+                Some(stable.clone())
+            };
+            serde_json::json!({
+                "name": name, "version": stable, "role": "stable", "state": state(&stable), "reason": "it is bad",
+                "serving": serving.filter(|version| !is_bad(version)),
+                "fallback": fallback.map(|(version, commit)| serde_json::json!({
+                    "state": state(&version), "version": version, "commit": commit, "reason": null
+                })),
+            })
+        });
+        let page = serde_json::json!({
+            "release": { "name": current.name, "sha256": current.sha256 }, "models": models.collect::<Vec<_>>(),
+        });
+        http("200 OK", "", &page.to_string())
+    });
+    format!("http://{}", responder.address)
+}
+
 /// A status as a person would ask for it.
 pub fn status(sidecar: &Sidecar) -> Arc<Status> {
     sidecar.board().status()

@@ -15,3 +15,4 @@ mod store;
 mod sync;
 mod triggers;
 mod trust;
+mod walk;

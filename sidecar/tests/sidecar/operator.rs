@@ -227,3 +227,99 @@ fn before_the_first_release_there_is_nothing_to_go_back_to() {
     assert_eq!(post(patient.admin, "/rollback", &[], "").0, 409);
     assert_eq!(get(patient.admin, "/history"), (200, "[]".to_owned()));
 }
+
+/// A sidecar on the store of another one that has ended, where `damage` was done meanwhile.
+fn after_damage(repo: &Repo, patient: Patient, damage: impl FnOnce(&std::path::Path)) -> (tempfile::TempDir, Patient) {
+    let store = patient.bench.settings.store.clone();
+    let folder = patient.stop();
+    damage(&store);
+    let patient = Patient::following(&repo.address(), |bench| bench.settings.store = store);
+    patient.look("");
+    (folder, patient)
+}
+
+/// Makes the file of the live release one that is none.
+fn spoil_current(store: &std::path::Path) {
+    let file = store.join(std::fs::read_link(store.join("current")).unwrap());
+    std::fs::write(file, "{").unwrap();
+}
+
+#[test]
+fn a_hold_holds_also_what_is_live_and_cannot_be_read_after_a_restart() {
+    let repo = Repo::serving_iris();
+    let patient = rolled_once(&repo);
+    let live = repo.head();
+    patient.order("/hold", r#"{"reason": "the audit"}"#);
+    repo.roll("1.2.0");
+    patient.look("");
+    let (_folder, patient) = after_damage(&repo, patient, spoil_current);
+    // It was made anew from its commit, and what is newer is still held back.
+    let current = patient.bench.current();
+    assert_eq!((current.name.seq, &current.release.commit.id), (3, &live));
+    assert_eq!(patient.bench.serves().0, "1.1.0");
+    assert_eq!(patient.status()["held_back"]["by"], "operator");
+
+    // Without git, and nothing to make it from, nothing is put in its place.
+    let git = repo.path().join(".git");
+    let (_other_folder, patient) = after_damage(&repo, patient, |store| {
+        spoil_current(store);
+        std::fs::remove_dir_all(store.join("git")).unwrap();
+        for release in ["1", "2"] {
+            let files = std::fs::read_dir(store.join("releases")).unwrap();
+            let file = files
+                .map(|file| file.unwrap().path())
+                .find(|file| file.file_name().unwrap().to_str().unwrap().starts_with(&format!("{release}-")));
+            std::fs::remove_file(file.unwrap()).unwrap();
+        }
+        std::fs::rename(&git, git.with_file_name("away")).unwrap();
+    });
+    assert!(patient.bench.reader().current().is_err());
+    assert_eq!(patient.status()["problem"]["kind"], "retry");
+    std::fs::rename(git.with_file_name("away"), &git).unwrap();
+    patient.look("");
+    assert_eq!((patient.bench.serves().0.as_str(), patient.bench.current().name.seq), ("1.1.0", 4));
+}
+
+#[test]
+fn a_rollback_holds_also_where_its_release_cannot_be_read_after_a_restart() {
+    let repo = Repo::serving_iris();
+    let first = repo.head();
+    let patient = rolled_once(&repo);
+    patient.order("/rollback", "");
+    let away = repo.path().join("away");
+    // The store has its content under another name, so git is not needed.
+    let (_folder, patient) = after_damage(&repo, patient, |store| {
+        spoil_current(store);
+        std::fs::rename(repo.path().join(".git"), &away).unwrap();
+    });
+    let current = patient.bench.current();
+    assert_eq!((current.name.seq, &current.release.commit.id), (4, &first));
+    assert_eq!(current.release.rollback.unwrap().to.to_string(), format!("1-{first}"));
+    std::fs::rename(&away, repo.path().join(".git")).unwrap();
+    patient.look("");
+    assert_eq!(patient.status()["held_back"]["by"], "rollback");
+    assert_eq!(patient.bench.serves().0, "1.0.0");
+}
+
+#[test]
+fn an_earlier_release_that_cannot_be_read_hides_no_other() {
+    let repo = Repo::serving_iris();
+    let patient = rolled_once(&repo);
+    let spoilt = patient.bench.current().name;
+    repo.roll("1.2.0");
+    patient.look("");
+    std::fs::write(patient.bench.settings.store.join(format!("releases/{spoilt}.json")), "{").unwrap();
+    let history: serde_json::Value = serde_json::from_str(&get(patient.admin, "/history").1).unwrap();
+    let seen: Vec<_> = history.as_array().unwrap().iter().map(|past| past["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seen, [3, 2, 1]);
+    assert_eq!(
+        (&history[1]["commit"]["id"], &history[0]["problem"]),
+        (&spoilt.commit.as_str().into(), &serde_json::Value::Null)
+    );
+    assert!(history[1]["problem"].as_str().unwrap().contains("is not a release"), "{history}");
+
+    let (code, text) = post(patient.admin, "/rollback", &[], r#"{"to": "2"}"#);
+    assert!(code == 500 && text.contains("is not a release"), "{code}: {text}");
+    patient.order("/rollback", "");
+    assert_eq!(patient.bench.serves().0, "1.0.0");
+}

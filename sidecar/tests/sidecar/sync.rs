@@ -193,6 +193,39 @@ fn a_refused_commit_is_not_read_again_and_a_newer_one_is() {
     assert_eq!(sidecar.reconcile(), Pass::Published);
 }
 
+#[test]
+fn how_far_behind_it_is_and_what_a_pass_costs_is_measured() {
+    let repo = Repo::serving_iris();
+    let bench = Bench::following(&repo.address());
+    let mut sidecar = bench.open();
+    let metric = |sidecar: &mainstay_sidecar::Sidecar, name: &str| {
+        let text = sidecar.board().metrics();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("mainstay_sync_")?.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(metric(&sidecar, "behind_seconds"), 0.0);
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert!(metric(&sidecar, "pass_cpu_seconds_total{outcome=\"published\"}") > 0.0);
+    assert!(metric(&sidecar, "pass_cpu_seconds_total{outcome=\"unchanged\"}") > 0.0);
+
+    assert_eq!(metric(&sidecar, "digest_failures_total{source=\"git\"}"), 0.0);
+    repo.write_spec("iris", "1.1.0", Blob::of(b"forest 1.1.0"));
+    repo.write("models/iris/1.1.0/model.onnx", "another forest");
+    repo.serve("iris", "1.1.0");
+    repo.commit("Roll to a file that is not what its card says");
+    refusal(sidecar.reconcile());
+    let behind = metric(&sidecar, "behind_seconds");
+    assert!(behind > 0.0);
+    refusal(sidecar.reconcile());
+    assert!(metric(&sidecar, "behind_seconds") > behind, "it counts from when it was first behind");
+    assert_eq!(metric(&sidecar, "digest_failures_total{source=\"git\"}"), 1.0);
+    repo.roll("1.2.0");
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(metric(&sidecar, "behind_seconds"), 0.0);
+}
+
 fn is_empty(folder: &std::path::Path) -> bool {
     std::fs::read_dir(folder).unwrap().next().is_none()
 }

@@ -9,7 +9,7 @@ use mainstay_sidecar::trust::Verify;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use ssh_key::{HashAlg, LineEnding};
 
-use crate::harness::{Bench, Repo, refusal, retry, serving, status};
+use crate::harness::{Bench, Repo, picky_server, refusal, retry, serving, status};
 
 /// Somebody with a key. What `ssh-keygen` makes is tested where signatures are; this is quicker and needs no tool.
 struct Person {
@@ -321,4 +321,24 @@ fn half_of_what_is_needed_to_verify_is_an_error_at_the_start() {
         let error = Sidecar::open(bench.settings.clone(), bench.control.clone()).unwrap_err().to_string();
         assert!(error.contains("--verify") && error.contains("--allowed-signers"), "{error}");
     }
+}
+
+#[test]
+fn what_stands_in_for_a_version_that_does_not_load_has_a_good_signature_of_its_own() {
+    let (repo, ada, bob) = (Repo::serving_iris(), Person::new("Ada"), Person::new("Bob"));
+    let trusted = ada.sign(&repo);
+    repo.roll("1.1.0");
+    repo.roll("1.2.0");
+    bob.sign(&repo);
+    repo.roll("1.3.0");
+    ada.sign(&repo);
+    let mut court = Court::new(&repo, Verify::Head, &[ada.entry("")]);
+    court.bench.settings.server = Some(picky_server(&court.bench.settings.store, &["1.3.0"]));
+    let mut sidecar = court.open();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    let current = court.bench.current();
+    let fallback = current.release.models["iris"].fallback.as_ref().expect("something stands in");
+    assert_eq!((fallback.version.to_string(), &fallback.commit), ("1.0.0".to_owned(), &trusted));
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(court.bench.current(), current);
 }

@@ -229,7 +229,14 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub fn start(arguments: &[&str]) -> Self {
-        let program = Program::spawn(mainstay(&[&["sync", "--admin", "127.0.0.1:0"], arguments].concat()));
+        Self::start_with(arguments, &[])
+    }
+
+    /// One with something more in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = mainstay(&[&["sync", "--admin", "127.0.0.1:0"], arguments].concat());
+        command.envs(variables.iter().copied());
+        let program = Program::spawn(command);
         Self { admin: address(&program.listening(), "admin"), program }
     }
 

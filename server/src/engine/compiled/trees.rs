@@ -523,10 +523,10 @@ impl Trees {
                     (pair[0], pair[1])
                 } else if *transform == Transform::Probit {
                     (probit(first.narrow()), 0.0)
-                } else if *binary && *all_positive {
-                    ((W::of(1.0) - first).narrow(), first.narrow())
                 } else if *transform == Transform::Logistic {
                     (logistic((-first).narrow()), logistic(first.narrow()))
+                } else if *binary && *all_positive {
+                    ((W::of(1.0) - first).narrow(), first.narrow())
                 } else {
                     ((-first).narrow(), first.narrow())
                 };
