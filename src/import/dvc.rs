@@ -27,8 +27,7 @@ const ENTRIES_MAX: usize = 1000;
 /// Where the file itself is not in the workspace, `dvc get` brings it from the cache or the remote.
 ///
 ///     mainstay import dvc models/model.onnx --model pred-main --version 2.0.0 > card.yaml   # fill it in
-///     mainstay import dvc models/model.onnx --model pred-main --version 2.0.0 \
-///         --card card.yaml --data data/train.csv --to ../config
+///     mainstay import dvc models/model.onnx --model pred-main --version 2.0.0 --card card.yaml --data data/train.csv --to ../config
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
