@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::sync::RwLock;
 
 use mainstay_models::{Blob, Publisher, Reader};
 use nix::errno::Errno;
@@ -85,6 +86,15 @@ fn finish(root: &Path, before: &facts::Seen) {
     assert!(!files(&root.join("blobs/sha256")).contains(&Blob::of(b"needed by none").sha256.to_string()));
 }
 
+/// A child has copies of all descriptors between its fork and its program, and with them the locks that other tests hold:
+/// while one is forked, nothing is locked here.
+static FORKING: RwLock<()> = RwLock::new(());
+
+fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let _no_fork = FORKING.read().unwrap();
+    work()
+}
+
 /// Something that a publisher does, and what must hold of it.
 struct Work {
     /// Makes the store that it is done in, and tells what is in it.
@@ -109,8 +119,11 @@ fn kill_at_each_call(work: &Work) -> usize {
         let mut killed = false;
         for done in [false, true] {
             let dir = folder();
-            let before = (work.seed)(dir.path());
-            let mut tracee = (work.start)(dir.path());
+            let before = alone(|| (work.seed)(dir.path()));
+            let mut tracee = {
+                let _forking = FORKING.write().unwrap();
+                (work.start)(dir.path())
+            };
             let mut skipped = 0;
             killed = loop {
                 match tracee.entry() {
@@ -131,8 +144,8 @@ fn kill_at_each_call(work: &Work) -> usize {
                     }
                 }
             };
-            (work.check)(dir.path(), &before);
-            (work.finish)(dir.path(), &before);
+            alone(|| (work.check)(dir.path(), &before));
+            alone(|| (work.finish)(dir.path(), &before));
         }
         if !killed {
             break;
@@ -315,8 +328,11 @@ fn fail_each_call_of(work: &Work, errno: Errno, lasts: Lasts) -> usize {
     let fits = |call: &Call| call.faults().contains(&errno);
     for calls in 0.. {
         let dir = folder();
-        let before = (work.seed)(dir.path());
-        let mut tracee = (work.start)(dir.path());
+        let before = alone(|| (work.seed)(dir.path()));
+        let mut tracee = {
+            let _forking = FORKING.write().unwrap();
+            (work.start)(dir.path())
+        };
         let mut met = 0;
         let mut trying = true;
         let mut what = None;
@@ -331,7 +347,7 @@ fn fail_each_call_of(work: &Work, errno: Errno, lasts: Lasts) -> usize {
             if fitting && (met == calls + 1 || lasts == Lasts::On && met > calls) {
                 what.get_or_insert(call);
                 tracee.refuse(errno);
-                (work.check)(dir.path(), &before);
+                alone(|| (work.check)(dir.path(), &before));
             } else if tracee.exit().is_none() {
                 break DONE;
             }
@@ -342,8 +358,8 @@ fn fail_each_call_of(work: &Work, errno: Errno, lasts: Lasts) -> usize {
         };
         faults += 1;
         assert!(matches!(code, DONE | DONE_AFTER_ERROR), "{errno} at {call:?}: the child ended with {code}");
-        (work.check)(dir.path(), &before);
-        (work.finish)(dir.path(), &before);
+        alone(|| (work.check)(dir.path(), &before));
+        alone(|| (work.finish)(dir.path(), &before));
     }
     println!("{faults} faults of {errno}");
     faults
