@@ -107,6 +107,14 @@ struct Work {
     finish: fn(&Path, &facts::Seen),
 }
 
+impl Work {
+    /// Starts the child while no test holds a lock.
+    fn begin(&self, root: &Path) -> Tracee {
+        let _forking = FORKING.write().unwrap();
+        (self.start)(root)
+    }
+}
+
 const PUBLISHING: Work = Work { seed, start, check, finish };
 const ARRIVING: Work = Work { seed, start: start_receiving, check, finish: finish_receiving };
 const MENDING: Work = Work { seed: seed_damage, start: start_mending, check: check_damage, finish: finish_mending };
@@ -120,10 +128,7 @@ fn kill_at_each_call(work: &Work) -> usize {
         for done in [false, true] {
             let dir = folder();
             let before = alone(|| (work.seed)(dir.path()));
-            let mut tracee = {
-                let _forking = FORKING.write().unwrap();
-                (work.start)(dir.path())
-            };
+            let mut tracee = work.begin(dir.path());
             let mut skipped = 0;
             killed = loop {
                 match tracee.entry() {
@@ -329,10 +334,7 @@ fn fail_each_call_of(work: &Work, errno: Errno, lasts: Lasts) -> usize {
     for calls in 0.. {
         let dir = folder();
         let before = alone(|| (work.seed)(dir.path()));
-        let mut tracee = {
-            let _forking = FORKING.write().unwrap();
-            (work.start)(dir.path())
-        };
+        let mut tracee = work.begin(dir.path());
         let mut met = 0;
         let mut trying = true;
         let mut what = None;
