@@ -8,7 +8,8 @@ use mainstay_server::reload::{parse_trial_argument, run_trial};
 
 /// Loads and checks one version of a store within limits on memory and processor time.
 ///
-/// Exit codes: 0 the version is good, 1 it is not, with the reason on standard output.
+/// Exit codes: 0 the version is good, with `compiled` on standard output or why it cannot be; 1 it is not
+/// good, with the reason on standard output.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[arg(long)]
@@ -23,7 +24,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> ExitCode {
     let version = ReleasedVersion { spec: arguments.spec, artifact: arguments.artifact };
     match run_trial(&arguments.store, &version) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(admission) => {
+            println!("{admission}");
+            ExitCode::SUCCESS
+        }
         Err(reason) => {
             println!("{reason}");
             ExitCode::FAILURE

@@ -15,9 +15,6 @@ use tokio::sync::oneshot;
 use crate::catalog::LoadedVersion;
 use crate::engine::{Answer, RunError};
 
-/// The most rows that run inline: some hundred µs of a forest, well under a scheduler's time slice.
-const INLINE_ROWS_MAX: usize = 64;
-
 /// Runs requests. Dropping the future of [`Runner::run`] drops the request's place in the queue:
 /// a worker that meets it does not run it.
 pub struct Runner {
@@ -64,7 +61,7 @@ impl Runner {
         rows: Array2<f32>,
         deadline: Instant,
     ) -> Result<Answer, RunnerError> {
-        if rows.nrows() <= INLINE_ROWS_MAX
+        if rows.nrows() <= version.engine.inline_rows_max()
             && let Some(result) = version.engine.try_run(&rows.view())
         {
             return result.map_err(RunnerError::Failed);
@@ -122,6 +119,8 @@ mod tests {
 
     /// Slow enough to be still running when the next requests come, whatever the machine does.
     const SLOW_ROWS: usize = 300_000;
+    /// More than run inline in ONNX Runtime.
+    const MANY_ROWS: usize = 65;
 
     fn iris() -> Arc<LoadedVersion> {
         let shipped = embedded::MODELS[0];
@@ -129,7 +128,7 @@ mod tests {
         let engine = Engine::load(&Runtime::load().unwrap(), shipped.artifact, &spec, NonZeroUsize::MIN).unwrap();
         let blobs = ReleasedVersion { spec: Blob::of(shipped.spec), artifact: spec.artifact.blob };
         let (signature, metrics) = (Signature::new(&spec), Metrics::new("").version(&spec));
-        Arc::new(LoadedVersion { spec, blobs, signature, engine, metrics })
+        Arc::new(LoadedVersion { spec, blobs, signature, engine, not_compiled: None, metrics })
     }
 
     fn flowers(rows: usize) -> Array2<f32> {
@@ -143,7 +142,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_have_the_same_answers_inline_and_in_the_queue() {
         let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
-        let many = runner.run(&version, flowers(INLINE_ROWS_MAX + 1), later()).await.unwrap();
+        let many = runner.run(&version, flowers(MANY_ROWS), later()).await.unwrap();
         let few = runner.run(&version, flowers(7), later()).await.unwrap();
         assert_eq!(many.labels[..7], few.labels);
         assert_eq!(many.probabilities.slice(ndarray::s![..7, ..]), few.probabilities);
@@ -162,13 +161,13 @@ mod tests {
         while version.engine.try_run(&flowers(1).view()).is_some() {
             tokio::task::yield_now().await;
         }
-        let queued = run(INLINE_ROWS_MAX + 1, later());
+        let queued = run(MANY_ROWS, later());
         while runner.queue.is_empty() {
             tokio::task::yield_now().await;
         }
         assert!(matches!(runner.run(&version, flowers(100), later()).await, Err(RunnerError::Full)));
         assert_eq!(slow.await.unwrap().unwrap().labels.len(), SLOW_ROWS);
-        assert_eq!(queued.await.unwrap().unwrap().labels.len(), INLINE_ROWS_MAX + 1);
+        assert_eq!(queued.await.unwrap().unwrap().labels.len(), MANY_ROWS);
         assert!(matches!(runner.run(&version, flowers(100), Instant::now()).await, Err(RunnerError::Late)));
         Arc::into_inner(runner).unwrap().stop();
     }

@@ -56,6 +56,8 @@ pub struct LoadedVersion {
     pub signature: Signature,
     /// What answers.
     pub engine: Engine,
+    /// Why the engine is not the compiled one; none if it is.
+    pub not_compiled: Option<String>,
     /// What counts.
     pub metrics: VersionMetrics,
 }

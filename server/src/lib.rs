@@ -25,6 +25,7 @@ pub mod monitor;
 pub mod page;
 pub mod reload;
 pub mod settings;
+pub mod tensor;
 pub mod wire;
 
 pub use settings::Settings;
@@ -82,10 +83,11 @@ async fn run(
     let admin_listener = http::bind(settings.admin, "--admin").await?;
     let addresses = Addresses { listen: listener.local_addr()?, admin: admin_listener.local_addr()? };
 
-    let runtime = engine::Runtime::load()?;
-    let library = runtime.library().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // A missing library is told now, not when the first model needs it.
+    let library = engine::Runtime::locate()?;
+    let library = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let metrics = Arc::new(monitor::Metrics::new(&library));
-    let loader = reload::Loader { runtime, metrics: Arc::clone(&metrics), sessions: threads };
+    let loader = reload::Loader { engine: settings.engine, metrics: Arc::clone(&metrics), sessions: threads };
     let catalog = Arc::new(ArcSwap::default());
     let status = Arc::new(ArcSwap::default());
     let reload = match &settings.store {

@@ -10,6 +10,8 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
 use serde::Deserialize;
 
+use crate::engine::EngineChoice;
+
 /// What precedes a key in the environment's variables.
 const PREFIX: &str = "MAINSTAY_";
 
@@ -41,10 +43,12 @@ pub struct Settings {
     /// Threads for connections, threads for large requests, and requests that one model answers at the same time;
     /// 0 means one per processor.
     pub threads: usize,
+    /// What runs models.
+    pub engine: EngineChoice,
 }
 
 /// Every key, its default, and what it is for. An empty default means none.
-pub const KEYS: [(&str, &str, &str); 11] = [
+pub const KEYS: [(&str, &str, &str); 12] = [
     ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
     ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
     ("store", "", "Folder of the store to follow; without one the shipped models are served"),
@@ -56,6 +60,7 @@ pub const KEYS: [(&str, &str, &str); 11] = [
     ("queue_max", "256", "Most requests that wait for a worker; further ones get 503"),
     ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
     ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),
+    ("engine", "auto", "What runs models: auto, ort, or compiled, which refuses those that only ONNX Runtime can run"),
 ];
 
 /// Settings that cannot be used.

@@ -239,7 +239,7 @@ impl<'a> Checker<'a> {
                 let file = ModelSpec::path(name, version);
                 let spec = spec_of(&reader, &file, &blobs.spec)?;
                 let loaded = !unseen.contains(&blobs.artifact);
-                let trial = if loaded { self.trial.check(reader.root(), blobs) } else { Ok(()) };
+                let trial = if loaded { self.trial.check(reader.root(), blobs).map(drop) } else { Ok(()) };
                 let failed = match trial {
                     Ok(()) => None,
                     Err(TrialError::Start(source)) => return Err(CheckError::Folder(source)),

@@ -5,6 +5,7 @@ use mainstay_models::{Blob, Change, CommitId, ModelName, Version};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, CatalogModel, LoadedVersion};
+use crate::engine::EngineName;
 
 #[derive(Serialize)]
 struct Info<'a> {
@@ -38,6 +39,9 @@ struct VersionInfo<'a> {
     spec: Blob,
     features: Vec<FeatureInfo<'a>>,
     classes: &'a [String],
+    engine: EngineName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_compiled: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     threshold: Option<f32>,
     training: &'a Training,
@@ -90,6 +94,8 @@ impl<'a> VersionInfo<'a> {
             spec: version.blobs.spec,
             features: spec.input.features.iter().map(FeatureInfo::of).collect(),
             classes: &spec.output.label.classes,
+            engine: version.engine.name(),
+            not_compiled: version.not_compiled.as_deref(),
             threshold: spec.output.threshold,
             training: &spec.training,
             metrics: &spec.metrics,

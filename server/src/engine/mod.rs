@@ -12,45 +12,50 @@ mod answer;
 #[path = "../../build.rs"]
 #[allow(dead_code, clippy::print_stdout)]
 mod build_script;
+mod compiled;
 mod golden;
 mod onnx;
+mod parity;
 mod pool;
 mod runtime;
+mod sessions;
 mod signature;
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use mainstay_models::ModelSpec;
-use ndarray::{ArrayView2, Axis, s};
-use ort::ep::CPU;
-use ort::session::Session;
-use ort::session::builder::{AutoDevicePolicy, SessionBuilder};
-use ort::value::TensorRef;
+use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
 
 pub use self::answer::Answer;
-use self::answer::Expected;
+use self::compiled::Compiled;
+pub use self::compiled::Unsupported;
 pub use self::golden::GoldenMismatch;
 pub use self::onnx::InspectError;
-use self::pool::Pool;
+pub use self::parity::{Parity, ParityError};
 pub use self::runtime::{LIBRARY_VARIABLE, Runtime, RuntimeError, TELEMETRY_VARIABLE, disable_telemetry};
+use self::sessions::Sessions;
 pub use self::signature::{Declared, SignatureMismatch, Tensor};
 
 /// The most rows of one run: it bounds the memory of a run, however large the request. Larger inputs are run in pieces.
 pub const ROWS_PER_RUN_MAX: usize = 4096;
 
-/// A model in memory, with as many sessions as may run at the same time.
-///
-/// ONNX Runtime's `Run` must not be entered twice at once on one session, so each run has a session to itself. Each
-/// session has its own copy of the weights.
+/// A model in memory that any number of threads may run.
 #[derive(Debug)]
-pub struct Engine {
-    sessions: Pool<Session>,
-    label: String,
-    probability: String,
-    features: usize,
-    classes: usize,
+pub struct Engine(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Sessions(Sessions),
+    Compiled(Compiled),
 }
+
+/// How much one row costs, roughly, in steps of a nanosecond or two: what a request may cost that runs on the thread of
+/// its connection.
+const INLINE_STEPS_MAX: usize = 100_000;
+/// The most rows that ONNX Runtime runs there: some hundred µs of a forest, well under a scheduler's time slice.
+const INLINE_ROWS: usize = 64;
 
 /// A model file that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,9 @@ pub enum LoadError {
     /// The file is not an ONNX model, or not one that may be loaded.
     #[error("cannot accept the model file")]
     Inspect(#[from] InspectError),
+    /// The compiled executor does not know the model's kind.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
     /// ONNX Runtime refuses the model.
     #[error("cannot load the model into onnx runtime")]
     Session(#[from] ort::Error),
@@ -116,102 +124,107 @@ pub enum RunError {
 /// What goes into a model and what comes out of it, for somebody who is yet to write its card.
 pub fn declared(runtime: &Runtime, model: &[u8]) -> Result<Declared, LoadError> {
     onnx::inspect(model)?;
-    let session = builder(runtime)?.commit_from_memory(model)?;
+    let session = sessions::builder(runtime)?.commit_from_memory(model)?;
     Ok(Declared::of(session.inputs(), session.outputs()))
 }
 
 impl Engine {
-    /// Loads a model for `sessions` runs at the same time.
+    /// Loads a model into ONNX Runtime, for `sessions` runs at the same time.
     ///
     /// Takes a second for a large forest and a millisecond for a small one, for each session; call it on a thread that may block.
     pub fn load(runtime: &Runtime, model: &[u8], spec: &ModelSpec, sessions: NonZeroUsize) -> Result<Self, LoadError> {
+        Sessions::load(runtime, model, spec, sessions).map(|sessions| Self(Kind::Sessions(sessions)))
+    }
+
+    /// Compiles a model. Its answers are believed to be right only once [`Engine::parity`] has shown it.
+    pub fn compile(model: &[u8], spec: &ModelSpec) -> Result<Self, LoadError> {
         onnx::inspect(model)?;
-        let mut builder = builder(runtime)?;
-        let sessions: Vec<_> =
-            (0..sessions.get()).map(|_| builder.commit_from_memory(model)).collect::<Result<_, _>>()?;
-        signature::check(sessions[0].inputs(), sessions[0].outputs(), spec)?;
-        Ok(Self {
-            sessions: Pool::new(sessions),
-            label: spec.output.label.tensor.clone(),
-            probability: spec.output.probability.tensor.clone(),
-            features: spec.input.features.len(),
-            classes: spec.output.label.classes.len(),
-        })
+        Ok(Self(Kind::Compiled(Compiled::new(model, spec)?)))
+    }
+
+    /// What runs the model.
+    pub fn name(&self) -> EngineName {
+        match &self.0 {
+            Kind::Sessions(_) => EngineName::Onnxruntime,
+            Kind::Compiled(_) => EngineName::Compiled,
+        }
+    }
+
+    /// The most rows that may run on the thread of a connection, which its other connections wait for meanwhile.
+    pub fn inline_rows_max(&self) -> usize {
+        match &self.0 {
+            Kind::Sessions(_) => INLINE_ROWS,
+            Kind::Compiled(compiled) => INLINE_STEPS_MAX / compiled.steps_per_row().max(1),
+        }
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
     pub fn try_run(&self, rows: &ArrayView2<'_, f32>) -> Option<Result<Answer, RunError>> {
-        let mut session = self.sessions.try_take()?;
-        Some(self.run_on(&mut session, rows))
+        if let Err(wrong) = self.check_width(rows) {
+            return Some(Err(wrong));
+        }
+        match &self.0 {
+            Kind::Sessions(sessions) => sessions.try_run(rows),
+            Kind::Compiled(compiled) => Some(compiled.run(rows)),
+        }
     }
 
     /// Runs `rows`, waiting for a session until `deadline` at most. The run itself is not cut short.
     pub fn run(&self, rows: &ArrayView2<'_, f32>, deadline: Instant) -> Result<Answer, RunError> {
-        let mut session = self.sessions.take(deadline).ok_or(RunError::Busy)?;
-        self.run_on(&mut session, rows)
+        self.check_width(rows)?;
+        match &self.0 {
+            Kind::Sessions(sessions) => sessions.run(rows, deadline),
+            Kind::Compiled(compiled) => compiled.run(rows),
+        }
     }
 
     /// Runs every idle session on one golden row, and on all of them: what ONNX Runtime puts off until the first run
-    /// is done before a request comes.
+    /// is done before a request comes. A compiled model puts nothing off.
     pub fn warm(&self, spec: &ModelSpec) -> Result<(), RunError> {
-        let rows = golden::rows(spec);
-        // All of them at once, since a session that went back would be the next to come.
-        let mut idle: Vec<_> = std::iter::from_fn(|| self.sessions.try_take()).collect();
-        for session in &mut idle {
-            self.run_on(session, &rows.slice(s![..1, ..]))?;
-            self.run_on(session, &rows.view())?;
+        match &self.0 {
+            Kind::Sessions(sessions) => sessions.warm(spec),
+            Kind::Compiled(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Runs the golden rows, each alone and all as one batch, and compares the answers with the known ones.
     pub fn check_golden(&self, spec: &ModelSpec) -> Result<(), GoldenMismatch> {
-        golden::check(spec, |rows| self.run_on(&mut self.sessions.wait(), rows))
+        match &self.0 {
+            Kind::Sessions(sessions) => sessions.check_golden(spec),
+            Kind::Compiled(compiled) => golden::check(spec, |rows| compiled.run(rows)),
+        }
     }
 
-    fn run_on(&self, session: &mut Session, rows: &ArrayView2<'_, f32>) -> Result<Answer, RunError> {
-        if rows.ncols() != self.features {
-            return Err(RunError::Features { expected: self.features, got: rows.ncols() });
-        }
-        let mut answer = Answer::with_capacity(rows.nrows(), self.classes);
-        for piece in rows.axis_chunks_iter(Axis(0), ROWS_PER_RUN_MAX) {
-            let piece = piece.as_standard_layout();
-            let outputs = session.run(ort::inputs![TensorRef::from_array_view(&piece)?])?;
-            let (label_shape, labels) = outputs[self.label.as_str()].try_extract_tensor()?;
-            let (probability_shape, probabilities) = outputs[self.probability.as_str()].try_extract_tensor()?;
-            let expected = Expected {
-                rows: piece.nrows(),
-                classes: self.classes,
-                label: &self.label,
-                probability: &self.probability,
-            };
-            answer.append(&expected, (label_shape, labels), (probability_shape, probabilities))?;
-        }
-        Ok(answer)
+    fn check_width(&self, rows: &ArrayView2<'_, f32>) -> Result<(), RunError> {
+        let expected = match &self.0 {
+            Kind::Sessions(sessions) => sessions.features(),
+            Kind::Compiled(compiled) => compiled.features(),
+        };
+        if rows.ncols() == expected { Ok(()) } else { Err(RunError::Features { expected, got: rows.ncols() }) }
     }
 }
 
-/// How every session is set up.
-///
-/// Denormals are not flushed to zero: ONNX Runtime would switch that on for the thread that loads the first model and
-/// for its children alone, so that answers would depend on the thread, in our own arithmetic too.
-fn builder(runtime: &Runtime) -> Result<SessionBuilder, ort::Error> {
-    let builder = Session::builder(runtime.environment())?
-        // Small models lose by sharing a run between threads: the cores run different requests instead.
-        .with_intra_threads(1)?
-        .with_inter_threads(1)?
-        .with_parallel_execution(false)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?
-        // The number of rows differs from run to run, which a plan of memory does not survive.
-        .with_memory_pattern(false)?
-        // An arena grows with the largest run and never shrinks, and going without costs nothing that can be measured.
-        .with_execution_providers([CPU::default().with_arena_allocator(false).build()])?
-        .with_device_allocated_initializers()?
-        .with_auto_device(AutoDevicePolicy::PreferCPU)?
-        // ONNX Runtime would recognise its own format too, by four bytes, and that one has not been inspected.
-        .with_config_entry("session.load_model_format", "ONNX")?;
-    Ok(builder)
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// ONNX Runtime.
+    Onnxruntime,
+    /// Mainstay's own executor.
+    Compiled,
+}
+
+/// Which engine is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// Compiled where that is shown to give ONNX Runtime's answers, else ONNX Runtime.
+    #[default]
+    Auto,
+    /// ONNX Runtime for every model.
+    Ort,
+    /// Compiled, or not served.
+    Compiled,
 }
 
 #[cfg(test)]
@@ -219,6 +232,8 @@ mod tests {
     use std::error::Error as _;
     use std::thread;
     use std::time::Duration;
+
+    use ndarray::s;
 
     use super::*;
 
@@ -235,6 +250,13 @@ mod tests {
 
     fn forest(sessions: usize) -> Engine {
         load(FOREST, &spec("1.0.0"), sessions).unwrap()
+    }
+
+    fn sessions(engine: &Engine) -> &Sessions {
+        match &engine.0 {
+            Kind::Sessions(sessions) => sessions,
+            Kind::Compiled(_) => panic!("not in onnx runtime"),
+        }
     }
 
     fn soon() -> Instant {
@@ -291,7 +313,7 @@ mod tests {
     fn a_busy_engine_says_so_at_once_or_at_the_deadline() {
         let engine = forest(1);
         let rows = ndarray::Array2::zeros((1, 4));
-        let busy = engine.sessions.wait();
+        let busy = sessions(&engine).pool.wait();
         assert!(engine.try_run(&rows.view()).is_none());
         let late = engine.run(&rows.view(), Instant::now() + Duration::from_millis(5));
         assert!(matches!(late, Err(RunError::Busy)));

@@ -76,6 +76,11 @@ pub fn disable_telemetry() {
 }
 
 impl Runtime {
+    /// Where the library is that [`Runtime::load`] would load. It costs tens of MB, so it is loaded when a model needs it.
+    pub fn locate() -> Result<PathBuf, RuntimeError> {
+        find(candidates(env::var_os(LIBRARY_VARIABLE), env::current_exe().ok()))
+    }
+
     /// Loads the library that `ORT_DYLIB_PATH` names, or else the one beside the executable, or else the build's.
     ///
     /// The first success holds for the life of the process: later calls return the same runtime.
@@ -87,7 +92,7 @@ impl Runtime {
         if let Some(runtime) = &*loaded {
             return Ok(runtime.clone());
         }
-        let library = find(candidates(env::var_os(LIBRARY_VARIABLE), env::current_exe().ok()))?;
+        let library = Self::locate()?;
         Ok(loaded.insert(Self::open(library)?).clone())
     }
 

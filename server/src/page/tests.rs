@@ -10,7 +10,7 @@ use mainstay_models::{Blob, Change, Commit, ModelSpec, Move, Role};
 
 use super::*;
 use crate::catalog::{CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::Runtime;
+use crate::engine::EngineChoice;
 use crate::monitor::Metrics;
 use crate::reload::Loader;
 use crate::wire::{Signature, decode_query};
@@ -20,7 +20,7 @@ const MARKUP: &str = r#"<script>alert("x")</script>'"><img src=x onerror=alert(1
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 static LOADER: LazyLock<Loader> = LazyLock::new(|| Loader {
-    runtime: Runtime::load().unwrap(),
+    engine: EngineChoice::Auto,
     metrics: Arc::new(Metrics::new("test")),
     sessions: NonZeroUsize::MIN,
 });

@@ -3,7 +3,7 @@
 //! Each load runs on one of a few threads that live as long as this does, so that a version that hangs in its trial
 //! holds up no other. What is no longer wanted is abandoned: its trial's child process is killed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use mainstay_models::{ModelSpec, Reader, ReleasedVersion};
 
-use super::trial::{Trial, TrialError};
+use super::trial::{Admission, Trial, TrialError};
 use super::verdict::Wanted;
 use super::{Failure, Loader, sentence};
 use crate::catalog::LoadedVersion;
@@ -48,7 +48,7 @@ pub(super) struct Bench {
     pub reader: Reader,
     pub trial: Trial,
     pub loader: Loader,
-    pub passed: Mutex<HashSet<ReleasedVersion>>,
+    pub passed: Mutex<HashMap<ReleasedVersion, Admission>>,
 }
 
 impl Loads {
@@ -149,14 +149,16 @@ impl Bench {
             return Outcome::Failed(Failure::lasting(reason));
         }
         let passed = || self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        if !passed().contains(bytes) {
-            match self.trial.check_until(self.reader.root(), bytes, abandoned) {
-                Ok(()) => {}
+        let known = passed().get(bytes).cloned();
+        let admission = match known {
+            Some(admission) => admission,
+            None => match self.trial.check_until(self.reader.root(), bytes, abandoned) {
+                Ok(admission) => admission,
                 Err(TrialError::Abandoned) => return Outcome::Abandoned,
                 Err(error @ TrialError::Start(_)) => return Outcome::Failed(Failure::passing(&error)),
                 Err(lasting) => return Outcome::Failed(Failure::lasting(sentence(&lasting))),
-            }
-        }
+            },
+        };
         if abandoned.load(Ordering::Relaxed) {
             return Outcome::Abandoned;
         }
@@ -164,7 +166,7 @@ impl Bench {
             Ok(artifact) => artifact,
             Err(error) => return Outcome::Failed(Failure::passing(&error)),
         };
-        let loaded = match self.loader.load(spec, *bytes, &artifact) {
+        let loaded = match self.loader.load(spec, *bytes, &artifact, &admission) {
             Ok(loaded) => loaded,
             Err(reason) => return Outcome::Failed(Failure::lasting(reason)),
         };
@@ -172,7 +174,7 @@ impl Bench {
         if passed.len() == PASSED_MAX {
             passed.clear();
         }
-        passed.insert(*bytes);
+        passed.insert(*bytes, admission);
         Outcome::Loaded(Arc::new(loaded))
     }
 }

@@ -25,7 +25,7 @@ use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedVersi
 use notify::{RecursiveMode, Watcher};
 
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::Runtime;
+use crate::engine::EngineChoice;
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::wire::Signature;
 
@@ -38,7 +38,7 @@ mod verdict;
 
 use loads::{Bench, Loads, Outcome};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
-pub use trial::{Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
+pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 use verdict::{Verdict, Wanted};
 
 /// How often the store is looked at without a hint.
@@ -75,8 +75,8 @@ enum Known {
 
 /// Turns bytes into versions that answer.
 pub struct Loader {
-    /// The library that runs models.
-    pub runtime: Runtime,
+    /// Which engine models are to be run by.
+    pub engine: EngineChoice,
     /// What counts.
     pub metrics: Arc<Metrics>,
     /// How many requests one version may answer at the same time.
@@ -437,6 +437,8 @@ impl Target {
                 }
                 _ => (State::Live, None),
             };
+            let loaded = found.as_ref().and_then(|found| found.as_ref().ok());
+            let (engine, not_compiled) = (loaded.map(|l| l.engine.name()), loaded.and_then(|l| l.not_compiled.clone()));
             let serving = match role {
                 Role::Stable => model.stable.clone(),
                 Role::Preview => (state == State::Live).then(|| wanted.version.clone()),
@@ -462,6 +464,8 @@ impl Target {
                 commit: model.commit.clone(),
                 reason,
                 fallback,
+                engine,
+                not_compiled,
             }
         };
         asked_versions(release).map(status).collect()
@@ -520,11 +524,17 @@ fn watch_folder(root: &Path, hint: Sender<()>) -> Option<notify::RecommendedWatc
 
 impl Loader {
     /// Loads, checks and warms one version. The error is one line for people.
-    fn load(&self, spec: ModelSpec, blobs: ReleasedVersion, artifact: &[u8]) -> Result<LoadedVersion, String> {
-        let engine = trial::load(&self.runtime, artifact, &spec, self.sessions)?;
+    fn load(
+        &self,
+        spec: ModelSpec,
+        blobs: ReleasedVersion,
+        artifact: &[u8],
+        admission: &Admission,
+    ) -> Result<LoadedVersion, String> {
+        let (engine, not_compiled) = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
         let signature = Signature::new(&spec);
         let metrics = self.metrics.version(&spec);
-        Ok(LoadedVersion { spec, blobs, signature, engine, metrics })
+        Ok(LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics })
     }
 
     /// A catalog of shipped models, of each the newest version; the first model is the default.
@@ -537,7 +547,8 @@ impl Loader {
             let spec = ModelSpec::parse(&file, model.spec).map_err(|e| fail(e.to_string()))?;
             let (name, version) = (spec.name.clone(), spec.version.clone());
             let blobs = ReleasedVersion { spec: Blob::of(model.spec), artifact: spec.artifact.blob };
-            let loaded = Arc::new(self.load(spec, blobs, model.artifact).map_err(fail)?);
+            // A test compares every shipped model with ONNX Runtime, and these are the same bytes.
+            let loaded = Arc::new(self.load(spec, blobs, model.artifact, &Admission::Compiled).map_err(fail)?);
             let stable = Some(version.clone());
             catalog.default.get_or_insert_with(|| name.clone());
             let versions = BTreeMap::from([(version, loaded)]);

@@ -4,6 +4,7 @@ use mainstay_models::{CommitId, Digest, ModelName, Role, Version};
 use serde::Serialize;
 
 use crate::catalog::Catalog;
+use crate::engine::EngineName;
 
 /// How the last pass went: the body of `/status`.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -52,6 +53,10 @@ pub struct VersionStatus {
     pub reason: Option<String>,
     /// The earlier version that the release brings along for this case, where it was needed.
     pub fallback: Option<FallbackStatus>,
+    /// What runs it, if it is loaded.
+    pub engine: Option<EngineName>,
+    /// Why it is not compiled, if it is loaded and is not.
+    pub not_compiled: Option<String>,
 }
 
 /// How it went with the version that stands in for one that does not load.
@@ -101,6 +106,8 @@ pub fn embedded_status(catalog: &Catalog) -> Status {
             commit: None,
             reason: None,
             fallback: None,
+            engine: Some(loaded.engine.name()),
+            not_compiled: loaded.not_compiled.clone(),
         })
     });
     Status { models: models.collect(), ..Status::default() }

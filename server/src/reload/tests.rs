@@ -44,11 +44,8 @@ impl World {
     }
 
     fn start(&mut self) {
-        let loader = Loader {
-            runtime: Runtime::load().unwrap(),
-            metrics: Arc::new(Metrics::new("test")),
-            sessions: NonZeroUsize::MIN,
-        };
+        let loader =
+            Loader { engine: EngineChoice::Auto, metrics: Arc::new(Metrics::new("test")), sessions: NonZeroUsize::MIN };
         let trial = Trial { program: self.file("program") };
         let (catalog, status) = (Arc::clone(&self.catalog), Arc::clone(&self.status));
         let reloader = Reloader::new(self.publisher.reader(), trial, loader, catalog, status).unwrap();

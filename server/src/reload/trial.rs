@@ -2,6 +2,7 @@
 //!
 //! A model can make ONNX Runtime crash, hang or take all memory. In the child that costs a log line.
 
+use std::fmt;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::engine::{Engine, Runtime};
+use crate::engine::{Engine, EngineChoice, Runtime};
 
 /// How long a trial may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -30,6 +31,30 @@ const GLANCE: Duration = Duration::from_millis(2);
 pub struct Trial {
     /// The program: this one, whose subcommand `trial` calls [`run`].
     pub program: PathBuf,
+}
+
+/// Which engine a version that passed may be served by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The compiled executor too: it gave ONNX Runtime's answers.
+    Compiled,
+    /// ONNX Runtime alone.
+    Onnxruntime {
+        /// Why not compiled.
+        reason: String,
+    },
+}
+
+/// What the child says of an admission, before the reason if there is one.
+const COMPILED: &str = "compiled";
+
+impl fmt::Display for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compiled => f.write_str(COMPILED),
+            Self::Onnxruntime { reason } => f.write_str(reason),
+        }
+    }
 }
 
 /// Why a version did not pass.
@@ -57,7 +82,7 @@ pub enum TrialError {
 
 impl Trial {
     /// Loads and checks `version` of the store at `store` in a child process.
-    pub fn check(&self, store: &Path, version: &ReleasedVersion) -> Result<(), TrialError> {
+    pub fn check(&self, store: &Path, version: &ReleasedVersion) -> Result<Admission, TrialError> {
         self.check_until(store, version, &AtomicBool::new(false))
     }
 
@@ -67,7 +92,7 @@ impl Trial {
         store: &Path,
         version: &ReleasedVersion,
         abandoned: &AtomicBool,
-    ) -> Result<(), TrialError> {
+    ) -> Result<Admission, TrialError> {
         let mut child = Command::new(&self.program)
             .arg("trial")
             .arg("--store")
@@ -93,14 +118,13 @@ impl Trial {
                 None => std::thread::sleep(GLANCE),
             }
         };
-        if status.success() {
-            return Ok(());
-        }
         let mut reason = String::new();
         let stdout = child.stdout.take().expect("the child's standard output is a pipe");
         // What cannot be read of a dead child's last words is left out.
         let _ = stdout.take(REASON_BYTES_MAX).read_to_string(&mut reason);
         match status.code() {
+            Some(0) if reason.trim() == COMPILED => Ok(Admission::Compiled),
+            Some(0) => Ok(Admission::Onnxruntime { reason: reason.trim().to_owned() }),
             Some(1) if !reason.is_empty() => Err(TrialError::Refused(reason.trim().to_owned())),
             _ => Err(TrialError::Died { how: status.to_string() }),
         }
@@ -127,8 +151,9 @@ pub fn parse_argument(text: &str) -> Result<Blob, String> {
     blob().ok_or_else(|| "write <sha256>:<size in bytes>".to_owned())
 }
 
-/// The child's part: limits itself, then loads and checks the version. The error is one line for `/status`.
-pub fn run(store: &Path, version: &ReleasedVersion) -> Result<(), String> {
+/// The child's part: limits itself, then loads and checks the version, and finds out whether it may be compiled. The error
+/// is one line for `/status`.
+pub fn run(store: &Path, version: &ReleasedVersion) -> Result<Admission, String> {
     let limit = |maximum| Rlimit { current: Some(maximum), maximum: Some(maximum) };
     for (resource, maximum) in [(Resource::As, MEMORY_BYTES_MAX), (Resource::Cpu, CPU_S_MAX), (Resource::Core, 0)] {
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
@@ -138,16 +163,50 @@ pub fn run(store: &Path, version: &ReleasedVersion) -> Result<(), String> {
     let spec = ModelSpec::parse("model.yaml", &text).map_err(|e| e.to_string())?;
     let artifact = reader.blob(&version.artifact).map_err(|e| super::sentence(&e))?;
     let runtime = Runtime::load().map_err(|e| super::sentence(&e))?;
-    load(&runtime, &artifact, &spec, NonZeroUsize::MIN).map(|_| ())
+    let oracle = onnxruntime(&runtime, &artifact, &spec, NonZeroUsize::MIN)?;
+    Ok(match admit(&oracle, &artifact, &spec) {
+        Ok(()) => Admission::Compiled,
+        Err(reason) => Admission::Onnxruntime { reason },
+    })
 }
 
-/// Loads a version, holds it against its card, and warms it. The error is one line for people.
+/// Whether a model that `oracle` has in ONNX Runtime may be compiled. The error is one line for people.
+fn admit(oracle: &Engine, artifact: &[u8], spec: &ModelSpec) -> Result<(), String> {
+    compile(artifact, spec)?.parity(oracle, artifact, spec).map(|_| ()).map_err(|e| super::sentence(&e))
+}
+
+/// Loads a version into the engine that is asked for and admitted. Gives also why it is not compiled, if it is not. The
+/// error is one line for people.
 pub(super) fn load(
-    runtime: &Runtime,
+    choice: EngineChoice,
+    admission: &Admission,
     artifact: &[u8],
     spec: &ModelSpec,
     sessions: NonZeroUsize,
-) -> Result<Engine, String> {
+) -> Result<(Engine, Option<String>), String> {
+    let reason = match (choice, admission) {
+        (EngineChoice::Ort, _) => "onnx runtime is asked for".to_owned(),
+        (_, Admission::Onnxruntime { reason }) => reason.clone(),
+        (_, Admission::Compiled) => match compile(artifact, spec) {
+            Ok(engine) => return Ok((engine, None)),
+            Err(reason) => reason,
+        },
+    };
+    if choice == EngineChoice::Compiled {
+        return Err(format!("a compiled model is asked for, and this one cannot be: {reason}"));
+    }
+    let runtime = Runtime::load().map_err(|e| super::sentence(&e))?;
+    onnxruntime(&runtime, artifact, spec, sessions).map(|engine| (engine, Some(reason)))
+}
+
+fn compile(artifact: &[u8], spec: &ModelSpec) -> Result<Engine, String> {
+    let engine = Engine::compile(artifact, spec).map_err(|e| super::sentence(&e))?;
+    engine.check_golden(spec).map_err(|e| super::sentence(&e))?;
+    Ok(engine)
+}
+
+/// Loads a version into ONNX Runtime, holds it against its card, and warms it. The error is one line for people.
+fn onnxruntime(runtime: &Runtime, artifact: &[u8], spec: &ModelSpec, sessions: NonZeroUsize) -> Result<Engine, String> {
     let engine = Engine::load(runtime, artifact, spec, sessions).map_err(|e| super::sentence(&e))?;
     engine.check_golden(spec).map_err(|e| super::sentence(&e))?;
     engine.warm(spec).map_err(|e| super::sentence(&e))?;
@@ -161,11 +220,11 @@ mod tests {
     use super::*;
 
     /// What a trial says when its child is a shell script.
-    fn verdict(script: &str) -> Result<(), TrialError> {
+    fn verdict(script: &str) -> Result<Admission, TrialError> {
         verdict_until(script, &AtomicBool::new(false))
     }
 
-    fn verdict_until(script: &str, abandoned: &AtomicBool) -> Result<(), TrialError> {
+    fn verdict_until(script: &str, abandoned: &AtomicBool) -> Result<Admission, TrialError> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -177,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_child_that_ends_well_is_a_pass_and_its_last_words_are_the_reason_otherwise() {
-        assert!(verdict("exit 0").is_ok());
+        assert_eq!(verdict("echo compiled").unwrap(), Admission::Compiled);
+        let reason = "in If: the compiled executor does not know the operator If".to_owned();
+        assert_eq!(verdict(&format!("echo '{reason}'")).unwrap(), Admission::Onnxruntime { reason });
         let Err(TrialError::Refused(reason)) = verdict("echo 'row 3 differs'; exit 1") else { panic!("taken") };
         assert_eq!(reason, "row 3 differs");
     }

@@ -1,0 +1,101 @@
+//! Mainstay's own executor: trees, linear models and the arithmetic around them, compiled once and run by any thread.
+//!
+//! Guarantees: compiling never panics, whatever the file says; a compiled model is never changed, so that no run waits for
+//! another; a run allocates nothing per row. Whether the answers are ONNX Runtime's is not known here: that is what
+//! [`super::parity`] finds out before a compiled model answers anybody.
+
+mod graph;
+mod lower;
+mod program;
+pub(super) mod proto;
+mod trees;
+
+use std::cell::RefCell;
+
+use mainstay_models::ModelSpec;
+use ndarray::ArrayView2;
+use prost::Message;
+
+use self::lower::Signature;
+use self::program::{Outputs, Program};
+use super::answer::Expected;
+use super::{Answer, RunError};
+
+/// A model that only ONNX Runtime can serve, and what of it is to blame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}the compiled executor does not know {what}", .node.as_ref().map(|node| format!("in {node}: ")).unwrap_or_default())]
+pub struct Unsupported {
+    what: String,
+    node: Option<String>,
+}
+
+/// A compiled model.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    program: Program,
+    label: String,
+    probability: String,
+    classes: usize,
+}
+
+thread_local! {
+    static OUTPUTS: RefCell<Outputs> = RefCell::default();
+}
+
+impl Compiled {
+    /// Compiles a file that has passed [`super::onnx::inspect`].
+    pub(super) fn new(model: &[u8], spec: &ModelSpec) -> Result<Self, Unsupported> {
+        let model = proto::Model::decode(model).map_err(|e| Unsupported::new(format!("a file that says: {e}")))?;
+        let (label, probability) = (&spec.output.label.tensor, &spec.output.probability.tensor);
+        let signature = Signature {
+            input: &spec.input.tensor,
+            features: spec.input.features.len(),
+            label,
+            probability,
+            classes: spec.output.label.classes.len(),
+        };
+        Ok(Self {
+            program: lower::lower(&model, &signature)?,
+            label: label.clone(),
+            probability: probability.clone(),
+            classes: signature.classes,
+        })
+    }
+
+    /// How many values a row has.
+    pub(super) fn features(&self) -> usize {
+        self.program.features
+    }
+
+    /// Roughly how many steps of a nanosecond or two a row takes.
+    pub(super) fn steps_per_row(&self) -> usize {
+        self.program.steps()
+    }
+
+    /// Runs rows of the model's width.
+    pub(super) fn run(&self, rows: &ArrayView2<'_, f32>) -> Result<Answer, RunError> {
+        OUTPUTS.with_borrow_mut(|outputs| {
+            outputs.labels.clear();
+            outputs.probabilities.clear();
+            self.program.run(rows, outputs);
+            let count = rows.nrows() as i64;
+            let expected = Expected {
+                rows: rows.nrows(),
+                classes: self.classes,
+                label: &self.label,
+                probability: &self.probability,
+            };
+            let mut answer = Answer::with_capacity(rows.nrows(), self.classes);
+            let shape = [count, self.classes as i64];
+            answer.append(&expected, (&[count], &outputs.labels), (&shape, &outputs.probabilities))?;
+            Ok(answer)
+        })
+    }
+
+    /// Runs rows, and gives the labels and probabilities as they come.
+    pub(super) fn run_raw(&self, rows: &ArrayView2<'_, f32>) -> (Vec<i64>, Vec<f32>) {
+        let mut outputs = Outputs::default();
+        self.program.run(rows, &mut outputs);
+        (outputs.labels, outputs.probabilities)
+    }
+}
