@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -155,6 +156,7 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
 /// The folder that the worker owns.
 struct Home {
     folder: PathBuf,
+    lender: Option<PathBuf>,
 }
 
 /// Whether the mirror is at fault, which is cured by throwing it away, or something else.
@@ -171,7 +173,7 @@ impl From<Failure> for Fault {
 
 impl Home {
     fn open(job: &Job) -> Result<Self, Failure> {
-        let home = Self { folder: job.home.clone() };
+        let home = Self { folder: job.home.clone(), lender: job.lender.clone() };
         home.prepare(job).map_err(|e| home.unusable(&e.to_string()))?;
         Ok(home)
     }
@@ -221,7 +223,10 @@ impl Home {
     fn empty_repository(&self, path: &Path) -> Result<Repository, Failure> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).no_reinit(true).external_template(false);
-        let repo = Repository::init_opts(path, &options).map_err(|e| self.unusable(e.message()))?;
+        let mut repo = Repository::init_opts(path, &options).map_err(|e| self.unusable(e.message()))?;
+        if let Some(lender) = &self.lender {
+            repo = borrow_from(&lender.join("mirror"), repo).map_err(|e| self.unusable(&e.to_string()))?;
+        }
         // The one way to say so for an advertisement; a fetch says it again.
         let redirects = repo.config().and_then(|mut config| config.set_bool("http.followRedirects", false));
         redirects.map_err(|e| self.unusable(e.message()))?;
@@ -257,6 +262,22 @@ impl Home {
     fn discard(&self) -> Result<(), Failure> {
         remove(&self.mirror()).map_err(|e| self.unusable(&e.to_string()))
     }
+}
+
+/// Lets an empty repository use the objects of another one, and tell a remote that it has them; one that holds nothing
+/// has nothing to lend. What is fetched is written to the borrower alone.
+fn borrow_from(lender: &Path, empty: Repository) -> io::Result<Repository> {
+    let held = Repository::open_bare(lender).and_then(|lender| lender.refname_to_id(TARGET));
+    let Ok(held) = held else { return Ok(empty) };
+    let (path, objects) = (empty.path().to_owned(), std::path::absolute(lender)?.join("objects"));
+    let mut line = objects.into_os_string().into_vec();
+    line.push(b'\n');
+    std::fs::create_dir_all(path.join("objects/info"))?;
+    std::fs::write(path.join("objects/info/alternates"), line)?;
+    // Opened anew, since an open one does not look there again.
+    let borrower = Repository::open_bare(&path).map_err(io::Error::other)?;
+    borrower.reference(TARGET, held, true, "").map_err(io::Error::other)?;
+    Ok(borrower)
 }
 
 /// Removes a folder, if it is there.
