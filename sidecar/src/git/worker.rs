@@ -132,7 +132,11 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
     let reply = match &job.request {
         Request::Advertise => Reply::Advertised(advertise(job, &home)?),
         Request::Fetch if home.packs() >= PACKS_MAX => Reply::Fetched(home.renewing(|repo| fetch(job, repo))?),
-        Request::Fetch => Reply::Fetched(home.healing(|repo| fetch(job, repo))?),
+        Request::Fetch => {
+            // One that was whole when a worker was killed is as easily fetched.
+            remove(&home.fresh()).map_err(|e| home.unusable(&e.to_string()))?;
+            Reply::Fetched(home.healing(|repo| fetch(job, repo))?)
+        }
         Request::Describe { commit } => Reply::Described(home.healing(|repo| describe(&find_commit(repo, commit)?))?),
         Request::Read { commit, path, bytes_max } => {
             return home.healing(|repo| read(repo, commit, path, *bytes_max)).map(Answer::Blob);
@@ -203,6 +207,11 @@ impl Home {
         self.folder.join("mirror")
     }
 
+    /// Where a mirror is made that is to take the place of the other one.
+    fn fresh(&self) -> PathBuf {
+        self.folder.join("mirror.new")
+    }
+
     fn unusable(&self, reason: &str) -> Failure {
         Failure::Folder { folder: self.folder.display().to_string(), reason: excerpt(reason) }
     }
@@ -236,7 +245,7 @@ impl Home {
     /// Runs `fetch` on an empty mirror, which takes the place of the old one when it has succeeded. Whenever this ends,
     /// there is the old one, or the new one, or none, which is what a new sidecar begins with.
     fn renewing<T>(&self, fetch: impl FnOnce(&Repository) -> Result<T, Fault>) -> Result<T, Failure> {
-        let fresh = self.folder.join("mirror.new");
+        let fresh = self.fresh();
         let unusable = |e: io::Error| self.unusable(&e.to_string());
         remove(&fresh).map_err(unusable)?;
         let fetched = fetch(&self.empty_repository(&fresh)?).map_err(|fault| match fault {
@@ -300,7 +309,7 @@ fn advertise(job: &Job, home: &Home) -> Result<Advertised, Failure> {
 }
 
 fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
-    remove_partial_packs(repo.path());
+    remove_leftovers(repo.path());
     let mut remote = open_remote(job, repo)?;
     let mut connection = connect(job, &mut remote)?;
     let target = resolve(job, &connection)?;
@@ -340,8 +349,9 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     Ok(Fetched { advertised: target.advertised(), bytes: received.get() })
 }
 
-/// Takes away what a worker left that was killed in a fetch; packs that are whole have other names.
-fn remove_partial_packs(repository: &Path) {
+/// Takes away what a worker left that was killed in a fetch; packs that are whole have other names, and nobody else locks.
+fn remove_leftovers(repository: &Path) {
+    let _ = std::fs::remove_file(repository.join(format!("{TARGET}.lock")));
     let Ok(entries) = std::fs::read_dir(repository.join("objects/pack")) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         if !path.extension().is_some_and(|extension| extension == "pack" || extension == "idx") {
