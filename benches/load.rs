@@ -34,6 +34,8 @@ mod chance;
 mod client;
 #[path = "load/contest.rs"]
 mod contest;
+#[path = "load/grpc.rs"]
+mod grpc;
 #[path = "../tests/e2e/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
@@ -42,7 +44,8 @@ mod process;
 #[path = "load/store.rs"]
 mod store;
 
-use bodies::{Form, requests};
+use bodies::{Form, requests, rows_of};
+use chance::Chance;
 use client::Plan;
 use contest::{Entrant, Line, Rules, at, latencies_ms};
 use harness::{Program, Server, eventually, mainstay};
@@ -91,6 +94,10 @@ struct Arguments {
     #[arg(long, hide = true)]
     bare: Option<PathBuf>,
 
+    /// Serve them over gRPC.
+    #[arg(long, hide = true)]
+    bare_grpc: bool,
+
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -102,6 +109,8 @@ enum Part {
     Single,
     /// A hundred rows a request.
     Hundred,
+    /// The Open Inference Protocol: JSON, binary tensors, gRPC.
+    V2,
     /// The compiled forest beside ONNX Runtime's.
     Engines,
     /// 200 models of two versions beside one model.
@@ -167,10 +176,11 @@ struct Report {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(file) = &arguments.bare {
-        bare::serve(file, arguments.bare_per_core);
+        bare::serve(file, arguments.bare_per_core, arguments.bare_grpc);
         return ExitCode::SUCCESS;
     }
-    let of_itself = [Part::Single, Part::Hundred, Part::Engines, Part::Many, Part::Reload, Part::Overload, Part::Start];
+    let of_itself =
+        [Part::Single, Part::Hundred, Part::V2, Part::Engines, Part::Many, Part::Reload, Part::Overload, Part::Start];
     let parts = if arguments.parts.is_empty() { &of_itself[..] } else { &arguments.parts };
     let rules = if arguments.quick {
         Rules { rounds: 1, warm: Duration::from_millis(100), time: Duration::from_millis(300) }
@@ -183,6 +193,7 @@ fn main() -> ExitCode {
         match part {
             Part::Single => report.single(),
             Part::Hundred => report.hundred(),
+            Part::V2 => report.v2(),
             Part::Engines => report.engines(),
             Part::Many => report.many(),
             Part::Reload => report.reload(),
@@ -226,6 +237,36 @@ impl Report {
         let bare = self.bare(&served, &requests);
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
         self.contest("100 rows as lists, /predict", 100, &entrants, 16, None);
+    }
+
+    fn v2(&mut self) {
+        let served = Served::forest(&[]);
+        let path = "/v2/models/forest/infer";
+        for (what, form, rows, count) in [
+            ("one row, Open Inference Protocol, JSON", Form::V2, 1, SINGLE),
+            ("one row, Open Inference Protocol, binary", Form::V2Binary, 1, SINGLE),
+            ("100 rows, Open Inference Protocol, JSON", Form::V2, 100, HUNDRED),
+            ("100 rows, Open Inference Protocol, binary", Form::V2Binary, 100, HUNDRED),
+        ] {
+            let requests = requests(form, path, rows, count);
+            let bare = self.bare(&served, &requests);
+            let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+            for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
+                self.contest(what, rows, &entrants, *connections, None);
+            }
+        }
+        for (what, rows, count) in [("one row, gRPC", 1, SINGLE), ("100 rows, gRPC", 100, HUNDRED)] {
+            let mut chance = Chance::new(11);
+            let messages: Vec<_> = (0..count).map(|_| grpc::message(&rows_of(&mut chance, rows))).collect();
+            let (status, answer) = grpc::ask(served.server.listen, &messages[0]);
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+            let bare = Bare::start(&answer, self.bare_per_core, true);
+            let mut entrants = [bare.entrant(&messages), served.entrant("mainstay", messages)];
+            for entrant in &mut entrants {
+                entrant.grpc = true;
+            }
+            self.contest(what, rows, &entrants, 16, None);
+        }
     }
 
     fn engines(&mut self) {
@@ -454,6 +495,7 @@ impl Report {
                     address: peer.address,
                     process: peer.process,
                     requests: requests(form, &peer.path, rows, count),
+                    grpc: false,
                 };
                 assert_eq!(labels(&ask(&entrant)), expected, "{} answers what the others answer", peer.name);
                 entrants.push(entrant);
@@ -477,7 +519,7 @@ impl Report {
     fn bare(&self, served: &Served, requests: &[Vec<u8>]) -> Bare {
         let (status, answer) = client::ask(served.server.listen, &requests[0]);
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
-        Bare::start(client::body(&answer), self.bare_per_core)
+        Bare::start(client::body(&answer), self.bare_per_core, false)
     }
 
     fn contest(
@@ -592,7 +634,7 @@ impl Served {
 
     fn entrant(&self, name: &str, requests: Vec<Vec<u8>>) -> Entrant {
         let (address, process) = (self.server.listen, self.server.program.id());
-        Entrant { name: name.to_owned(), address, process, requests }
+        Entrant { name: name.to_owned(), address, process, requests, grpc: false }
     }
 
     /// Requests a second that it can answer.
@@ -610,13 +652,16 @@ struct Bare {
 }
 
 impl Bare {
-    fn start(answer: &[u8], per_core: bool) -> Self {
+    fn start(answer: &[u8], per_core: bool, grpc: bool) -> Self {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(answer).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("--bare").arg(file.path());
         if per_core {
             command.arg("--bare-per-core");
+        }
+        if grpc {
+            command.arg("--bare-grpc");
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -626,7 +671,7 @@ impl Bare {
 
     fn entrant(&self, requests: &[Vec<u8>]) -> Entrant {
         let (address, process) = (self.address, self.child.id());
-        Entrant { name: "bare hyper".to_owned(), address, process, requests: requests.to_vec() }
+        Entrant { name: "bare hyper".to_owned(), address, process, requests: requests.to_vec(), grpc: false }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::client::{self, Plan, Sample};
+use super::grpc;
 use super::process::{cpu_seconds, family};
 
 /// A server, or a way to ask one.
@@ -17,7 +18,9 @@ pub struct Entrant {
     pub address: SocketAddr,
     /// The server's process; its descendants count too.
     pub process: u32,
+    /// Whole requests, or gRPC's messages.
     pub requests: Vec<Vec<u8>>,
+    pub grpc: bool,
 }
 
 /// How a contest is held.
@@ -94,7 +97,8 @@ fn round(entrant: &Entrant, connections: usize, rate_per_s: Option<f64>, rules: 
     };
     let ids = family(entrant.process);
     let mut cpu = Vec::new();
-    let outcome = client::run(&plan, || cpu.push(cpu_seconds(&ids)));
+    let mark = || cpu.push(cpu_seconds(&ids));
+    let outcome = if entrant.grpc { grpc::run(&plan, mark) } else { client::run(&plan, mark) };
     let answered = outcome.samples.iter().filter(|sample| sample.status == 200).count();
     assert!(answered > 0, "{} answered nothing with 200", entrant.name);
     let took = latencies_ms(outcome.samples.iter());
