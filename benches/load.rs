@@ -39,6 +39,8 @@ mod grpc;
 #[path = "../tests/e2e/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
+#[path = "fleet/plot.rs"]
+mod plot;
 #[path = "load/process.rs"]
 mod process;
 #[path = "load/store.rs"]
@@ -47,8 +49,9 @@ mod store;
 use bodies::{Form, requests, rows_of};
 use chance::Chance;
 use client::Plan;
-use contest::{Entrant, Line, Rules, at, latencies_ms};
+use contest::{Entrant, Rules, at, latencies_ms};
 use harness::{Program, Server, eventually, mainstay};
+use plot::{Line, Plot};
 use process::{family, memory_mib, thread_seconds};
 use store::{Store, forest, version};
 
@@ -81,6 +84,10 @@ struct Arguments {
     /// The rivals that are running, as benches/peers/run writes it.
     #[arg(long)]
     peers: Option<PathBuf>,
+
+    /// The folder for the plot.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance"))]
+    plots: PathBuf,
 
     /// The bare server has one runtime per processor, instead of one for all.
     #[arg(long)]
@@ -119,6 +126,8 @@ enum Part {
     Reload,
     /// Three times as many requests as the server can answer.
     Overload,
+    /// How long an answer takes at each rate, drawn into `--plots`.
+    Curve,
     /// From the start until it answers, with memory and idle processor time.
     Start,
     /// The rivals that `--peers` names.
@@ -130,7 +139,7 @@ enum Part {
 struct Table {
     what: String,
     rows_per_request: usize,
-    lines: Vec<Line>,
+    lines: Vec<contest::Line>,
 }
 
 /// One figure.
@@ -179,8 +188,17 @@ fn main() -> ExitCode {
         bare::serve(file, arguments.bare_per_core, arguments.bare_grpc);
         return ExitCode::SUCCESS;
     }
-    let of_itself =
-        [Part::Single, Part::Hundred, Part::V2, Part::Engines, Part::Many, Part::Reload, Part::Overload, Part::Start];
+    let of_itself = [
+        Part::Single,
+        Part::Hundred,
+        Part::V2,
+        Part::Engines,
+        Part::Many,
+        Part::Reload,
+        Part::Overload,
+        Part::Curve,
+        Part::Start,
+    ];
     let parts = if arguments.parts.is_empty() { &of_itself[..] } else { &arguments.parts };
     let rules = if arguments.quick {
         Rules { rounds: 1, warm: Duration::from_millis(100), time: Duration::from_millis(300) }
@@ -198,6 +216,7 @@ fn main() -> ExitCode {
             Part::Many => report.many(),
             Part::Reload => report.reload(),
             Part::Overload => report.overload(),
+            Part::Curve => report.curve(&arguments.plots),
             Part::Start => report.start(),
             Part::Peers => report.peers(arguments.peers.as_deref().expect("--peers names the rivals")),
         }
@@ -441,6 +460,32 @@ impl Report {
         self.figure("memory after the last time".to_owned(), *memory.last().unwrap(), "MiB", None);
     }
 
+    fn curve(&mut self, folder: &Path) {
+        let served = Served::forest(&[]);
+        let requests = requests(Form::Instances, "/predict", 1, SINGLE);
+        let bare = self.bare(&served, &requests);
+        let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+        let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
+        let rounds = Rules { rounds: self.rules.rounds.min(3), ..self.rules };
+        let mut lines = Vec::new();
+        for quantile in ["half", "99 %"] {
+            let line = |entrant: &Entrant| Line { name: format!("{}, {quantile}", entrant.name), points: Vec::new() };
+            lines.extend(entrants.iter().map(line));
+        }
+        for share in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] {
+            eprintln!("one row, {:.0} requests/s", peak * share);
+            let outcome = contest::hold(&entrants, 64, Some(peak * share), rounds);
+            for (index, line) in outcome.iter().enumerate() {
+                lines[index].points.push((peak * share, line.p50_ms));
+                lines[entrants.len() + index].points.push((peak * share, line.p99_ms));
+            }
+        }
+        std::fs::create_dir_all(folder).unwrap();
+        let title = "One row a request, 64 connections: answered within";
+        let plot = Plot { title, x: "requests a second", y: "milliseconds", log_x: false, log_y: true, lines };
+        plot.write(&folder.join("latency.svg"));
+    }
+
     fn start(&mut self) {
         let times = self.rules.rounds;
         let folder = TempDir::new().unwrap();
@@ -529,7 +574,7 @@ impl Report {
         entrants: &[Entrant],
         connections: usize,
         rate_per_s: Option<f64>,
-    ) -> &[Line] {
+    ) -> &[contest::Line] {
         eprintln!("{what}, {connections} connections");
         let lines = contest::hold(entrants, connections, rate_per_s, self.rules);
         for line in &lines {
@@ -628,7 +673,8 @@ impl Served {
                 return;
             }
             assert!(begun.elapsed() < Duration::from_secs(900), "{status:#}");
-            std::thread::sleep(Duration::from_millis(1));
+            // Looking costs both sides something, and this runs beside the load.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

@@ -17,7 +17,9 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The most requests that wait for a connection at a constant rate; further ones are not sent.
 const BACKLOG_MAX: usize = 100_000;
-/// How long the requests at hand may take once no more are sent.
+/// How long requests that were due in time may still wait for a connection afterwards.
+const LATE: Duration = Duration::from_secs(1);
+/// How long the requests at hand may take once no more are due.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// What is asked, and how often.
@@ -122,11 +124,13 @@ impl Loop<'_> {
                 if marks == 1 {
                     mark();
                     marks = 2;
+                }
+                if now >= self.ends + LATE {
                     self.outcome.unsent += self.backlog.len();
                     self.backlog.clear();
                 }
                 let at_hand = self.connections.iter().filter(|connection| connection.at_hand.is_some()).count();
-                if at_hand == 0 || now >= self.ends + DRAIN {
+                if at_hand == 0 && self.backlog.is_empty() || now >= self.ends + DRAIN {
                     self.outcome.lost += at_hand;
                     return;
                 }
