@@ -11,6 +11,7 @@ mod demo;
 mod harness;
 mod lifecycle;
 mod memory;
+mod oip;
 mod operators;
 mod promote;
 mod requests;

@@ -3,6 +3,7 @@
 //! Knows what each path means. Does not know sockets, how models come, or how bytes are laid out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -11,16 +12,20 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use mainstay_models::{ModelName, ModelSpec};
 use ndarray::Array2;
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
-use crate::monitor::Metrics;
+use crate::engine::Answer;
+use crate::monitor::{Metrics, Phases};
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod compression;
 mod error;
 mod info;
+pub mod oip;
 mod route;
 
 use self::route::{Route, route};
@@ -54,12 +59,20 @@ pub struct Api {
     runner: Runner,
     metrics: Arc<Metrics>,
     limits: RequestLimits,
+    /// Whether the server was told to stop, so that no new traffic should come.
+    draining: Arc<AtomicBool>,
 }
 
 impl Api {
     /// Answers from what `catalog` shows at the moment of each request.
-    pub fn new(catalog: Arc<ArcSwap<Catalog>>, runner: Runner, metrics: Arc<Metrics>, limits: RequestLimits) -> Self {
-        Self { catalog, runner, metrics, limits }
+    pub fn new(
+        catalog: Arc<ArcSwap<Catalog>>,
+        runner: Runner,
+        metrics: Arc<Metrics>,
+        limits: RequestLimits,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        Self { catalog, runner, metrics, limits, draining }
     }
 
     /// Answers one request. Dropping the future drops the request's work, if it has not begun.
@@ -72,10 +85,41 @@ impl Api {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
             Some(Route::Page) => self.show(&head, page::index),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
+            Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
+    }
+
+    /// How much one request may ask for.
+    pub fn limits(&self) -> RequestLimits {
+        self.limits
+    }
+
+    /// What is served now.
+    pub(crate) fn catalog(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.catalog.load()
+    }
+
+    /// Whether requests are answered, and new ones may come.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.is_draining() && self.catalog.load().answers()
+    }
+
+    /// Whether the server was told to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The loaded versions of a model.
+    pub(crate) fn versions(&self, model: &ModelName) -> Vec<String> {
+        let catalog = self.catalog.load();
+        catalog
+            .models
+            .get(model)
+            .map(|model| model.versions.keys().map(ToString::to_string).collect())
+            .unwrap_or_default()
     }
 
     /// Stops the runner, once no request is at hand.
@@ -109,11 +153,38 @@ impl Api {
         let picked = self.catalog.load().pick(model, version.as_deref());
         let picked = picked.map_err(ApiError::from).inspect_err(|e| self.metrics.refused(None, e.status()))?;
         let result = self.run(head, body, &picked, begun, request_id).await;
-        if let Err(error) = &result {
+        self.count_refusal(&picked, begun, &result);
+        result
+    }
+
+    /// Counts a request that `picked` does not answer.
+    fn count_refusal<T>(&self, picked: &Picked, begun: Instant, result: &Result<T, ApiError>) {
+        if let Err(error) = result {
             let spec = &picked.version.spec;
             self.metrics.refused(Some((&spec.name, &spec.version)), error.status());
+            picked.version.metrics.failed(begun.elapsed());
         }
-        result
+    }
+
+    /// Runs decoded rows of a request, not after `deadline`.
+    async fn run_rows(
+        &self,
+        picked: &Picked,
+        rows: Array2<f32>,
+        deadline: Instant,
+        request_id: &str,
+        phases: &mut Phases,
+    ) -> Result<Answer, ApiError> {
+        let version = &picked.version;
+        version.metrics.received(&version.spec, &rows.view());
+        let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
+            if let RunnerError::Failed(cause) = error {
+                let (model, version) = (&version.spec.name, &version.spec.version);
+                tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
+            }
+        })?;
+        phases.ran();
+        Ok(answer)
     }
 
     async fn run<B>(
@@ -138,34 +209,22 @@ impl Api {
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
-        let count = rows.nrows();
-        version.metrics.received(&version.spec, &rows.view());
-        let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
-            if let RunnerError::Failed(cause) = error {
-                let (model, version) = (&version.spec.name, &version.spec.version);
-                tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
-            }
-        })?;
+        let mut phases = Phases::decoded(begun, rows.nrows());
+        let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
         let spec = &version.spec;
         let classes = &spec.output.label.classes;
         let body = wire::encode_answer(&spec.name, &spec.version, picked.commit.as_ref(), classes, &answer);
         let mut response = json(body);
-        let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
-        response.headers_mut().insert(MODEL, value(spec.name.as_str()));
-        response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
-        version.metrics.answered(count, begun.elapsed());
+        name_version(&mut response, spec);
+        version.metrics.answered(&phases);
         Ok(response)
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
     async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Array2<f32>, DecodeError> {
-        let rows_max = self.limits.rows_max;
-        if body.len() <= INLINE_BODY_BYTES_MAX {
-            return wire::decode_records(&version.signature, &body, rows_max);
-        }
-        let version = Arc::clone(version);
-        let decode = move || wire::decode_records(&version.signature, &body, rows_max);
-        tokio::task::spawn_blocking(decode).await.expect("no body makes the decoder panic")
+        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
+        let decode = move |version: &LoadedVersion| wire::decode_records(&version.signature, &body, rows_max);
+        on_its_thread(version, size_bytes, decode).await
     }
 
     async fn read<B>(&self, body: B, deadline: Instant) -> Result<Bytes, ApiError>
@@ -184,6 +243,26 @@ impl Api {
             Err(_) => Err(ApiError::body_slow()),
         }
     }
+}
+
+/// Decodes a body of `size_bytes` here if it is small, and else on a thread that may block.
+async fn on_its_thread<T: Send + 'static>(
+    version: &Arc<LoadedVersion>,
+    size_bytes: usize,
+    decode: impl FnOnce(&LoadedVersion) -> T + Send + 'static,
+) -> T {
+    if size_bytes <= INLINE_BODY_BYTES_MAX {
+        return decode(version);
+    }
+    let version = Arc::clone(version);
+    tokio::task::spawn_blocking(move || decode(&version)).await.expect("no body makes a decoder panic")
+}
+
+/// Says in the head of an answer which version gave it.
+fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
+    let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
+    response.headers_mut().insert(MODEL, value(spec.name.as_str()));
+    response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
 }
 
 /// Counts a request as being answered until it is dropped.
