@@ -117,6 +117,11 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "read_only", message)
     }
 
+    pub(super) fn explain() -> Self {
+        let message = "explanations are not made here; send the model's explainer to a server of its own";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "explain", message)
+    }
+
     pub(super) fn shared_memory() -> Self {
         let message = "tensors in shared memory are not read here; send them in the request";
         Self::new(StatusCode::NOT_IMPLEMENTED, "shared_memory", message)

@@ -26,6 +26,7 @@ mod compression;
 mod error;
 mod info;
 pub mod oip;
+mod platform;
 mod route;
 
 use self::route::{Route, route};
@@ -85,6 +86,7 @@ impl Api {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
             Some(Route::Page) => self.show(&head, page::index),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
+            Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
             Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             None => Err(ApiError::not_found()),
@@ -285,6 +287,10 @@ fn check_content(head: &Parts) -> Result<(), ApiError> {
     let essence = essence.to_ascii_lowercase();
     let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());
     if readable || essence.ends_with("+json") { Ok(()) } else { Err(ApiError::content_type()) }
+}
+
+fn document(value: &serde_json::Value) -> Response<Body> {
+    json(serde_json::to_vec(value).expect("a document has text keys"))
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {

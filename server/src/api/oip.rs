@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::compression::{self, Coding};
 use super::route::{Named, V2};
-use super::{Api, ApiError, Body, InFlight, json, on_its_thread};
+use super::{Api, ApiError, Body, InFlight, document, json, on_its_thread};
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
 use crate::monitor::Phases;
 use crate::wire::oip::json::Answering;
@@ -315,8 +315,4 @@ pub fn index(catalog: &Catalog) -> Vec<IndexEntry> {
         }
     }
     entries
-}
-
-fn document(value: &Value) -> Response<Body> {
-    json(serde_json::to_vec(value).expect("a document has text keys"))
 }

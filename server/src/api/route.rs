@@ -25,6 +25,29 @@ pub enum Route<'p> {
     Predict(Option<Cow<'p, str>>),
     /// The Open Inference Protocol.
     V2(V2<'p>),
+    /// What a platform that hosts models asks for.
+    Platform(Platform<'p>),
+}
+
+/// What a platform asks for that hosts models: KServe V1, MLflow, SageMaker, Vertex AI or Azure ML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platform<'p> {
+    /// Whether the server answers.
+    Ping,
+    /// The server's version.
+    Version,
+    /// The models' names.
+    Models,
+    /// Whether a model answers.
+    Model(Cow<'p, str>),
+    /// Predictions for instances, by the named model.
+    Predict(Cow<'p, str>),
+    /// Why a prediction is what it is.
+    Explain(Cow<'p, str>),
+    /// Predictions for instances, by the default model.
+    Instances,
+    /// Predictions for a data frame or a table, by the default model.
+    Invocations,
 }
 
 /// What a path of the Open Inference Protocol and its extensions asks for.
@@ -84,6 +107,16 @@ pub fn route(path: &str) -> Option<Route<'_>> {
         ["info"] => Some(Route::Info),
         ["predict"] => Some(Route::Predict(None)),
         ["models", model, "predict"] => Some(Route::Predict(Some(decoded(model)))),
+        ["ping" | "health"] => Some(Route::Platform(Platform::Ping)),
+        ["version"] => Some(Route::Platform(Platform::Version)),
+        ["invocations" | "score"] => Some(Route::Platform(Platform::Invocations)),
+        ["v1", "models"] => Some(Route::Platform(Platform::Models)),
+        ["v1", "models", model] => Some(Route::Platform(match model.rsplit_once(':') {
+            None => Platform::Model(decoded(model)),
+            Some((model, "predict")) => Platform::Predict(decoded(model)),
+            Some((model, "explain")) => Platform::Explain(decoded(model)),
+            Some(_) => return None,
+        })),
         ["v2"] => Some(Route::V2(V2::Server)),
         ["v2", rest @ ..] => v2(rest).map(Route::V2),
         [file] => page::asset(file).map(Route::Asset),
@@ -164,6 +197,16 @@ mod tests {
             assert_eq!(route(path), Some(Route::V2(expected)), "{path}");
         }
         assert_eq!((route("/v2/models/iris/infer/x"), route("/v2/nothing")), (None, None));
+    }
+
+    #[test]
+    fn a_verb_follows_the_name_after_a_colon() {
+        let platform = |route| Some(Route::Platform(route));
+        assert_eq!(route("/v1/models/iris"), platform(Platform::Model("iris".into())));
+        assert_eq!(route("/v1/models/iris:predict"), platform(Platform::Predict("iris".into())));
+        assert_eq!(route("/v1/models/a%3Ab:predict/"), platform(Platform::Predict("a:b".into())));
+        assert_eq!(route("/v1/models/iris:explain"), platform(Platform::Explain("iris".into())));
+        assert_eq!((route("/v1/models/iris:load"), route("/invocations")), (None, platform(Platform::Invocations)));
     }
 
     #[test]
