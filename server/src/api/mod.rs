@@ -140,9 +140,9 @@ impl Api {
                 wire::decode_query(&version.signature, request.uri().query().unwrap_or_default())?
             }
             Method::POST => {
-                check_content(&request)?;
+                let form = body_form(&request)?;
                 let body = self.read(request.into_body(), deadline).await?;
-                self.decode(version, body).await?
+                self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
@@ -166,13 +166,18 @@ impl Api {
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
-    async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Array2<f32>, DecodeError> {
+    async fn decode(
+        &self,
+        version: &Arc<LoadedVersion>,
+        form: BodyForm,
+        body: Bytes,
+    ) -> Result<Array2<f32>, DecodeError> {
         let rows_max = self.limits.rows_max;
         if body.len() <= INLINE_BODY_BYTES_MAX {
-            return wire::decode_records(&version.signature, &body, rows_max);
+            return form.decode(&version.signature, &body, rows_max);
         }
         let version = Arc::clone(version);
-        let decode = move || wire::decode_records(&version.signature, &body, rows_max);
+        let decode = move || form.decode(&version.signature, &body, rows_max);
         tokio::task::spawn_blocking(decode).await.expect("no body makes the decoder panic")
     }
 
@@ -218,17 +223,50 @@ fn route(path: &str) -> Option<Route> {
     }
 }
 
-/// Refuses a body that says of itself that it is not JSON. `application/x-www-form-urlencoded` passes,
-/// since that is what curl says of every body that it is given with `-d`.
-fn check_content<B>(request: &Request<B>) -> Result<(), ApiError> {
+/// What a body of `/predict` says of itself that it is.
+#[derive(Debug, Clone, Copy)]
+enum BodyForm {
+    Records,
+    Csv {
+        has_header: bool,
+    },
+    /// A form, or JSON: curl says of every body that it is given with `-d` that it is a form.
+    FormOrRecords,
+}
+
+impl BodyForm {
+    fn decode(self, signature: &wire::Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+        match self {
+            Self::Csv { has_header } => wire::decode_csv(signature, body, has_header, rows_max),
+            Self::FormOrRecords
+                if !body.trim_ascii_start().starts_with(b"[") && !body.trim_ascii_start().starts_with(b"{") =>
+            {
+                wire::decode_form(signature, body)
+            }
+            Self::Records | Self::FormOrRecords => wire::decode_records(signature, body, rows_max),
+        }
+    }
+}
+
+/// The form that `request`'s body has by its Content-Type; a body without one is JSON.
+fn body_form<B>(request: &Request<B>) -> Result<BodyForm, ApiError> {
     if request.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(ApiError::content_encoding());
     }
-    let Some(content_type) = request.headers().get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());
-    if readable || essence.ends_with("+json") { Ok(()) } else { Err(ApiError::content_type()) }
+    let Some(content_type) = request.headers().get(CONTENT_TYPE) else { return Ok(BodyForm::Records) };
+    let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
+    let (essence, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
+    match essence.trim() {
+        "application/x-www-form-urlencoded" => Ok(BodyForm::FormOrRecords),
+        "text/csv" => {
+            // RFC 4180 has a parameter for it.
+            let is_absent = |parameter: &str| parameter.trim() == "header=absent";
+            Ok(BodyForm::Csv { has_header: !parameters.split(';').any(is_absent) })
+        }
+        "application/json" | "text/json" => Ok(BodyForm::Records),
+        essence if essence.ends_with("+json") => Ok(BodyForm::Records),
+        _ => Err(ApiError::content_type()),
+    }
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {
