@@ -36,7 +36,7 @@ impl Coding {
     }
 
     /// How an answer may be packed, by what the request accepts.
-    pub fn accepted(head: &Parts) -> Self {
+    fn accepted(head: &Parts) -> Self {
         let lists = head.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
         let mut best = Self::Identity;
         for entry in lists.flat_map(|list| list.split(',')) {
@@ -88,13 +88,16 @@ pub async fn inflate(coding: Coding, body: Bytes, bytes_max: usize) -> Result<By
     tokio::task::spawn_blocking(unpack).await.expect("no body makes the unpacking panic")
 }
 
-/// `response`, packed where that is accepted and worth it.
-pub async fn deflate(coding: Coding, response: Response<Body>) -> Result<Response<Body>, ApiError> {
-    let (mut head, body) = response.into_parts();
-    let size_bytes = hyper::body::Body::size_hint(&body).lower();
-    if coding == Coding::Identity || size_bytes < PACKED_BYTES_MIN {
-        return Ok(Response::from_parts(head, body));
+/// `response`, packed where the request accepts that and it is worth it.
+pub async fn deflate(request: &Parts, response: Response<Body>) -> Response<Body> {
+    if hyper::body::Body::size_hint(response.body()).lower() < PACKED_BYTES_MIN {
+        return response;
     }
+    let coding = Coding::accepted(request);
+    if coding == Coding::Identity {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
     let Ok(whole) = body.collect().await;
     let bytes = whole.to_bytes();
     let pack = move || {
@@ -114,16 +117,19 @@ pub async fn deflate(coding: Coding, response: Response<Body>) -> Result<Respons
     let packed = tokio::task::spawn_blocking(pack).await.expect("packing does not panic");
     head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    Ok(Response::from_parts(head, Body::from(packed)))
+    Response::from_parts(head, Body::from(packed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn accepting(value: &str) -> Parts {
+        http::Request::get("/").header(ACCEPT_ENCODING, value).body(()).unwrap().into_parts().0
+    }
+
     fn accepted(value: &str) -> Coding {
-        let (head, ()) = http::Request::get("/").header(ACCEPT_ENCODING, value).body(()).unwrap().into_parts();
-        Coding::accepted(&head)
+        Coding::accepted(&accepting(value))
     }
 
     #[test]
@@ -140,7 +146,7 @@ mod tests {
     async fn what_is_packed_is_unpacked_again_within_its_bound() {
         for coding in [Coding::Gzip, Coding::Deflate] {
             let body = Bytes::from(vec![b'a'; 1 << 20]);
-            let packed = deflate(coding, Response::new(Body::new(body.clone()))).await.unwrap();
+            let packed = deflate(&accepting(coding.name()), Response::new(Body::new(body.clone()))).await;
             assert_eq!(packed.headers()[CONTENT_ENCODING], coding.name());
             let Ok(packed) = packed.into_body().collect().await;
             let packed = packed.to_bytes();
@@ -149,7 +155,7 @@ mod tests {
             assert_eq!(inflate(coding, packed.clone(), (1 << 20) - 1).await.unwrap_err().status(), 413);
             assert_eq!(inflate(coding, packed.slice(..50), 1 << 20).await.unwrap_err().status(), 400);
         }
-        let small = deflate(Coding::Gzip, Response::new(Body::new(Bytes::from_static(b"{}")))).await.unwrap();
+        let small = deflate(&accepting("gzip"), Response::new(Body::new(Bytes::from_static(b"{}")))).await;
         assert!(!small.headers().contains_key(CONTENT_ENCODING));
     }
 }

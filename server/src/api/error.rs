@@ -88,7 +88,8 @@ impl ApiError {
     }
 
     pub(super) fn content_type() -> Self {
-        let message = "only JSON is read here; send Content-Type: application/json";
+        let message =
+            "this type of body is not read here; send application/json, text/csv or application/x-www-form-urlencoded";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -22,6 +22,7 @@ use crate::monitor::{Metrics, Phases};
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod body_form;
 mod compression;
 mod error;
 mod info;
@@ -29,6 +30,8 @@ pub mod oip;
 mod platform;
 mod route;
 
+use self::body_form::BodyForm;
+use self::compression::Coding;
 use self::route::{Route, route};
 pub use error::ApiError;
 
@@ -205,9 +208,10 @@ impl Api {
         let rows = match head.method {
             Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
-                check_content(head)?;
+                let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
                 let body = self.read(body, deadline).await?;
-                self.decode(version, body).await?
+                let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+                self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
@@ -219,13 +223,18 @@ impl Api {
         let mut response = json(body);
         name_version(&mut response, spec);
         version.metrics.answered(&phases);
-        Ok(response)
+        Ok(compression::deflate(head, response).await)
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
-    async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Array2<f32>, DecodeError> {
+    async fn decode(
+        &self,
+        version: &Arc<LoadedVersion>,
+        form: BodyForm,
+        body: Bytes,
+    ) -> Result<Array2<f32>, DecodeError> {
         let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
-        let decode = move |version: &LoadedVersion| wire::decode_records(&version.signature, &body, rows_max);
+        let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
         on_its_thread(version, size_bytes, decode).await
     }
 
@@ -274,19 +283,6 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.dec();
     }
-}
-
-/// Refuses a body that says of itself that it is not JSON. `application/x-www-form-urlencoded` passes,
-/// since that is what curl says of every body that it is given with `-d`.
-fn check_content(head: &Parts) -> Result<(), ApiError> {
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(ApiError::content_encoding());
-    }
-    let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());
-    if readable || essence.ends_with("+json") { Ok(()) } else { Err(ApiError::content_type()) }
 }
 
 fn document(value: &serde_json::Value) -> Response<Body> {

@@ -156,7 +156,7 @@ impl Api {
         }
         super::name_version(&mut response, spec);
         version.metrics.answered(&phases);
-        compression::deflate(Coding::accepted(head), response).await
+        Ok(compression::deflate(head, response).await)
     }
 
     /// A prediction for a request that `decode` makes of what has been read, its outputs, and the request's id.

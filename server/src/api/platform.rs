@@ -116,7 +116,7 @@ impl Api {
         };
         super::name_version(&mut response, &version.spec);
         version.metrics.answered(&phases);
-        compression::deflate(Coding::accepted(head), response).await
+        Ok(compression::deflate(head, response).await)
     }
 
     async fn decode_form(

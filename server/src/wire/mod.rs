@@ -12,6 +12,7 @@ use ndarray::Array2;
 use serde::Serialize;
 
 mod answer;
+mod csv;
 mod mlflow;
 pub mod oip;
 mod predictions;
@@ -19,9 +20,10 @@ mod query;
 mod records;
 
 pub use answer::encode as encode_answer;
+pub use csv::{decode as decode_csv, names_columns};
 pub use mlflow::decode as decode_mlflow;
 pub use predictions::{csv as encode_predictions_csv, json as encode_predictions};
-pub use query::{decode as decode_query, parameter as query_parameter};
+pub use query::{decode as decode_query, decode_form, parameter as query_parameter};
 pub use records::decode as decode_records;
 
 /// The most faults that one answer lists; further ones would help nobody.
@@ -49,6 +51,9 @@ pub enum DecodeError {
 pub struct Detail {
     /// The row, counted from 0.
     pub row: usize,
+    /// The line of the body, counted from 1, where the dialect is one of lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// The feature's name as the request or the model spells it.
     pub feature: String,
     /// What would be right.
@@ -58,8 +63,9 @@ pub struct Detail {
 }
 
 fn invalid(details: &[Detail]) -> String {
-    let Some(Detail { row, feature, expected, got }) = details.first() else { return "invalid rows".to_owned() };
-    let mut text = format!("row {row}, feature `{feature}`: expected {expected}, got {got}");
+    let Some(Detail { row, line, feature, expected, got }) = details.first() else { return "invalid rows".to_owned() };
+    let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let mut text = format!("row {row}{line}, feature `{feature}`: expected {expected}, got {got}");
     if details.len() > 1 {
         let _ = write!(text, " (and {} more)", details.len() - 1);
     }
@@ -214,7 +220,7 @@ impl<'s> RowsBuilder<'s> {
 
     fn fault(&mut self, feature: String, expected: String, got: String) {
         if self.details.len() < DETAILS_MAX {
-            self.details.push(Detail { row: self.rows, feature, expected, got });
+            self.details.push(Detail { row: self.rows, line: None, feature, expected, got });
         }
     }
 
