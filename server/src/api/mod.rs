@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -87,7 +87,9 @@ impl Api {
         let (head, body) = request.into_parts();
         let result = match route(head.uri.path()) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) => self.show(&head, page::index),
+            Some(Route::Page) if wants_page(&head) => self.show(&head, page::index),
+            // What KServe's clients and load balancers ask; neither can use a page.
+            Some(Route::Page) => self.show(&head, |_| document(&serde_json::json!({ "status": "alive" }))),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
             Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
             Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
@@ -283,6 +285,11 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.dec();
     }
+}
+
+/// Whether the client is a browser, which names what it shows.
+fn wants_page(head: &Parts) -> bool {
+    head.headers.get(ACCEPT).is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
 }
 
 fn document(value: &serde_json::Value) -> Response<Body> {
