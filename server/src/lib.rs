@@ -114,7 +114,9 @@ async fn run(
     let runner = batch::Runner::start(threads.get(), settings.queue_max)?;
     let draining = Arc::new(AtomicBool::new(false));
     let (catalog_of_api, metrics_of_api) = (Arc::clone(&catalog), Arc::clone(&metrics));
-    let api = Arc::new(api::Api::new(catalog_of_api, runner, metrics_of_api, limits, Arc::clone(&draining)));
+    let aliases = api::Aliases { health: settings.health_route.clone(), predict: settings.predict_route.clone() };
+    let api = api::Api::new(catalog_of_api, runner, metrics_of_api, limits, Arc::clone(&draining));
+    let api = Arc::new(api.with_aliases(aliases));
     let admin = admin::Admin { catalog, status, metrics, draining: Arc::clone(&draining) };
 
     let (stop, stopped) = watch::channel(());

@@ -66,6 +66,16 @@ fn each_platform_sees_that_the_server_lives() {
 }
 
 #[test]
+fn vertex_ai_says_which_paths_it_asks() {
+    let route = "/v1/endpoints/1/deployedModels/2";
+    let predict = format!("{route}:predict");
+    let server = Server::start(&["--health-route", route, "--predict-route", &predict]);
+    assert_eq!(server.get(route).status, 200);
+    let body = json!({"instances": rows(), "parameters": {}}).to_string();
+    assert_eq!(server.post(&predict, &body).ok(), json!({"predictions": [0, 2]}));
+}
+
+#[test]
 fn what_a_platform_sends_wrongly_is_its_fault() {
     let server = Server::start(&[]);
     let code = |path: &str, body: &str| {

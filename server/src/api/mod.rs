@@ -32,7 +32,7 @@ mod route;
 
 use self::body_form::BodyForm;
 use self::compression::Coding;
-use self::route::{Route, route};
+use self::route::{Platform, Route, route};
 pub use error::ApiError;
 
 /// The body of every answer: whole, since every answer is small.
@@ -65,6 +65,26 @@ pub struct Api {
     limits: RequestLimits,
     /// Whether the server was told to stop, so that no new traffic should come.
     draining: Arc<AtomicBool>,
+    aliases: Aliases,
+}
+
+/// Further paths that a platform was told to ask, or tells the server to answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aliases {
+    /// Answered as `/ping` is.
+    pub health: Option<String>,
+    /// Answered as instances for the default model.
+    pub predict: Option<String>,
+}
+
+impl Aliases {
+    fn route(&self, path: &str) -> Option<Route<'static>> {
+        let is = |alias: &Option<String>| alias.as_deref() == Some(path);
+        if is(&self.health) {
+            return Some(Route::Platform(Platform::Ping));
+        }
+        is(&self.predict).then_some(Route::Platform(Platform::Instances))
+    }
 }
 
 impl Api {
@@ -76,7 +96,13 @@ impl Api {
         limits: RequestLimits,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        Self { catalog, runner, metrics, limits, draining }
+        Self { catalog, runner, metrics, limits, draining, aliases: Aliases::default() }
+    }
+
+    /// The same with further paths.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases, ..self }
     }
 
     /// Answers one request. Dropping the future drops the request's work, if it has not begun.
@@ -85,7 +111,7 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let (head, body) = request.into_parts();
-        let result = match route(head.uri.path()) {
+        let result = match self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path())) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
             Some(Route::Page) if wants_page(&head) => self.show(&head, page::index),
             // What KServe's clients and load balancers ask; neither can use a page.
