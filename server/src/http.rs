@@ -60,7 +60,7 @@ pub struct ConnectionLimits {
 pub async fn serve(
     listener: TcpListener,
     api: Arc<Api>,
-    grpc: Grpc,
+    grpc: Arc<Grpc>,
     limits: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -73,7 +73,7 @@ pub async fn serve(
         .keep_alive_interval(Duration::from_secs(30));
     let stack = ServiceBuilder::new().load_shed().concurrency_limit(limits.requests_max).service(tower::service_fn(
         move |(request, id): (Request<Incoming>, HeaderValue)| {
-            let (api, grpc) = (Arc::clone(&api), Grpc::is_call(&request).then(|| grpc.clone()));
+            let (api, grpc) = (Arc::clone(&api), Grpc::is_call(&request).then(|| Arc::clone(&grpc)));
             async move {
                 Ok::<_, Infallible>(match grpc {
                     Some(grpc) => grpc.answer(request, text(&id)).await.map(Either::Right),

@@ -138,7 +138,7 @@ async fn run(
         drain_timeout: Duration::from_secs_f64(settings.drain_timeout_s),
     };
     let mut until = stopped.clone();
-    http::serve(listener, Arc::clone(&api), grpc::Grpc::new(&api), limits, async move {
+    http::serve(listener, Arc::clone(&api), Arc::new(grpc::Grpc::new(&api)), limits, async move {
         // The sender sends nothing; it is dropped.
         let _ = until.changed().await;
     })

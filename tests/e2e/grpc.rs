@@ -165,8 +165,8 @@ fn every_bad_call_has_its_status() {
         change(&mut request);
         status("ModelInfer", nothing, &[request.encode_to_vec()])
     };
-    for (change, code, words) in [
-        ((|r| r.model_name = "irs".into()) as fn(&mut ModelInferRequest), NOT_FOUND, "irs"),
+    let cases: [(fn(&mut ModelInferRequest), &str, &str); 8] = [
+        (|r| r.model_name = "irs".into(), NOT_FOUND, "irs"),
         (|r| r.model_version = "9.9.9".into(), NOT_FOUND, "9.9.9"),
         (|r| r.inputs.clear(), INVALID_ARGUMENT, "inputs: expected"),
         (|r| r.inputs[0].shape = vec![-1, 4], INVALID_ARGUMENT, "inputs[0].shape[0]"),
@@ -178,7 +178,8 @@ fn every_bad_call_has_its_status() {
             INVALID_ARGUMENT,
             "inputs[0].data[0][1]",
         ),
-    ] {
+    ];
+    for (change, code, words) in cases {
         let (given, text) = infer(change);
         assert!(given == code && text.replace("%5B", "[").replace("%5D", "]").contains(words), "{given}: {text}");
     }

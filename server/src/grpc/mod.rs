@@ -31,7 +31,6 @@ use self::inference::Inference;
 type Reflection = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
 /// Answers gRPC calls.
-#[derive(Clone)]
 pub struct Grpc {
     timeout: Duration,
     inference: GrpcInferenceServiceServer<Inference>,
@@ -86,13 +85,12 @@ impl Grpc {
         request.extensions_mut().insert(Call { deadline, timeout, request_id: request_id.to_owned() });
         let service = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
         let answered = async {
-            let mut this = self.clone();
-            if service == name(&this.inference) {
-                this.inference.call(request).await
-            } else if service == name(&this.health) {
-                this.health.call(request).await
-            } else if let Some((_, reflection)) = this.reflection.iter_mut().find(|(name, _)| *name == service) {
-                reflection.call(request).await
+            if service == name(&self.inference) {
+                self.inference.clone().call(request).await
+            } else if service == name(&self.health) {
+                self.health.clone().call(request).await
+            } else if let Some((_, reflection)) = self.reflection.iter().find(|(name, _)| *name == service) {
+                reflection.clone().call(request).await
             } else {
                 Ok(Status::unimplemented("there is no such service; reflection lists those that there are").into_http())
             }
