@@ -23,6 +23,7 @@ pub mod engine;
 pub mod http;
 pub mod monitor;
 pub mod page;
+pub mod reference;
 pub mod reload;
 pub mod settings;
 pub mod tensor;

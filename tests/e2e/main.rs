@@ -13,6 +13,7 @@ mod lifecycle;
 mod memory;
 mod operators;
 mod promote;
+mod reference;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use ndarray::Array2;
@@ -16,6 +17,7 @@ use ndarray::Array2;
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::monitor::Metrics;
+use crate::reference::{self, Reference};
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
@@ -72,9 +74,18 @@ impl Api {
         let (head, body) = request.into_parts();
         let result = match route(head.uri.path()) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) => self.show(&head, page::index),
+            Some(Route::Page) => self.show(&head, |catalog| page::index(catalog, &base_url(&head))),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
+            Some(Route::Docs) => self.describe(&head, page::docs),
+            Some(Route::OpenApi) if head.uri.query().is_none() => {
+                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits)))
+            }
+            Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
+            Some(Route::Postman) => {
+                let base_url = base_url(&head);
+                self.describe(&head, |reference| json(reference::text(&reference.postman(&base_url))))
+            }
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
@@ -91,6 +102,19 @@ impl Api {
             return Err(ApiError::method(&head.method, "GET, HEAD"));
         }
         Ok(look(&self.catalog.load()))
+    }
+
+    /// What `look` sees in the account of all models, or of the one that the query names.
+    fn describe(
+        &self,
+        head: &Parts,
+        look: impl FnOnce(&Reference<'_>) -> Response<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let model = head.uri.query().and_then(|query| wire::query_parameter(query, "model"));
+        let catalog = self.catalog.load();
+        let picked = model.map(|model| catalog.pick(Some(&model), None)).transpose()?;
+        let only = picked.as_ref().map(|picked| &picked.version.spec.name);
+        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, only)))
     }
 
     async fn predict<B>(
@@ -202,8 +226,16 @@ impl Drop for InFlight<'_> {
     }
 }
 
-fn json(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Bytes::from(body)));
+/// Where the client reaches this server, as far as it says so.
+fn base_url(head: &Parts) -> String {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse().ok());
+    let authority: Option<Authority> = head.uri.authority().cloned().or(host);
+    let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+    format!("http://{}", authority.as_ref().map_or("localhost:5000", Authority::as_str))
+}
+
+fn json(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(body.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // An answer holds foreign text, and a form may open it in a browser.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
