@@ -71,7 +71,7 @@ fn request(method: &str, path: &str, example: &Example, summary: &str) -> Value 
     }
     let script = tests(example);
     json!({
-        "name": format!("{method} {}", example.title),
+        "name": format!("{method} {path}: {}", example.title),
         "request": request,
         "event": [{"listen": "test", "script": {"type": "text/javascript", "exec": script}}],
     })

@@ -122,14 +122,14 @@ fn get(model: &ModelReference<'_>, path: &str, rows: &[&GoldenRow]) -> Operation
     }
     let misspelt: Vec<_> = query.iter().map(|(name, value)| (format!("{name}?"), value.clone())).collect();
     let wrong = Example {
-        title: format!("{path}: a feature that there is not"),
+        title: "a feature that there is not".to_owned(),
         query: misspelt,
         body: None,
         status: 422,
         answer: vec![("code", "invalid_rows".into())],
     };
     let right = Example {
-        title: format!("{path} in the address bar"),
+        title: "one row".to_owned(),
         query,
         body: None,
         status: 200,
@@ -154,14 +154,14 @@ fn post(model: &ModelReference<'_>, limits: &RequestLimits, path: &str, rows: &[
     let records: Vec<Value> = rows.iter().map(|row| schema::record(spec, row)).collect();
     let lists: Vec<Vec<Value>> = rows.iter().map(|row| list(spec, row)).collect();
     let body = |title: &str, kind, text: String, rows: &[&GoldenRow]| Example {
-        title: format!("{path}: {title}"),
+        title: title.to_owned(),
         query: Vec::new(),
         body: Some((kind, text)),
         status: 200,
         answer: labels(spec, rows),
     };
     let fault = |title: &str, kind, text: &str, status, code: &str| Example {
-        title: format!("{path}: {title}"),
+        title: title.to_owned(),
         query: Vec::new(),
         body: Some((kind, text.to_owned())),
         status,

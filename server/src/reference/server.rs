@@ -50,7 +50,7 @@ pub(super) fn group(catalog: &Catalog) -> Group {
         documents[1].parameters.push(model);
         documents[1].errors = MODEL_ERRORS;
         documents[1].examples.push(Example {
-            title: "/openapi.json of a model that there is not".to_owned(),
+            title: "a model that there is not".to_owned(),
             query: vec![("model".to_owned(), "nothing".to_owned())],
             body: None,
             status: 404,
@@ -76,7 +76,7 @@ fn operation(id: &str, path: &str, summary: &str, description: &str, schema: Val
         answer: Answer { description: format!("{summary}."), schema, example: None },
         errors: ERRORS,
         examples: vec![Example {
-            title: path.to_owned(),
+            title: "as it is".to_owned(),
             query: Vec::new(),
             body: None,
             status: 200,

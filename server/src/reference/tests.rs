@@ -54,7 +54,7 @@ fn every_example_of_a_prediction_is_a_golden_row() {
                     Some(("application/x-www-form-urlencoded", body)) => decode_form(signature, body.as_bytes()),
                     Some((_, body)) => decode_records(signature, body.as_bytes(), 3),
                 };
-                assert_eq!(rows.is_ok(), example.status == 200, "{}: {rows:?}", example.title);
+                assert_eq!(rows.is_ok(), example.status == 200, "{} {}: {rows:?}", operation.path, example.title);
                 let Ok(rows) = rows else { continue };
                 let labels = &example.answer.iter().find(|(key, _)| *key == "prediction").unwrap().1;
                 for (row, label) in rows.rows().into_iter().zip(labels.as_array().unwrap()) {
