@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 SHELLS = {
     "curl": ["bash", "-c"],
     "requests": [sys.executable, "-c"],
+    "tritonclient": [sys.executable, "-c"],
     "javascript": ["node", "--input-type=module", "--eval"],
 }
 
@@ -39,7 +40,8 @@ class Calls(HTMLParser):
 
 
 def main():
-    with urllib.request.urlopen(sys.argv[1] + "/", timeout=10) as page:
+    browser = urllib.request.Request(sys.argv[1] + "/", headers={"accept": "text/html"})
+    with urllib.request.urlopen(browser, timeout=10) as page:
         calls = Calls()
         calls.feed(page.read().decode())
     labels = []
@@ -50,9 +52,10 @@ def main():
         if written_with == "curl":
             # The first of each form: what it answers is what the others must.
             answer = json.loads(run.stdout)
-            labels = answer["label"]
-        if labels[0] not in run.stdout:
-            sys.exit(f"{labels[0]} is not in what the page's call prints:\n{text}\n{run.stdout}")
+            labels = [str(answer["label"][0]), str(answer["prediction"][0])]
+        expected = labels[1] if written_with == "tritonclient" else labels[0]
+        if expected not in run.stdout:
+            sys.exit(f"{expected} is not in what the page's call prints:\n{text}\n{run.stdout}")
         print(f"{written_with}: {run.stdout.strip()[:100]}")
     kinds = {written_with for written_with, _ in calls.found}
     if kinds != set(SHELLS):

@@ -54,7 +54,8 @@ fn every_form_of_a_request_gets_the_same_answer() {
         let headers = format!("content-type: {kind}\r\n");
         assert_eq!(curl.ask("POST", "/predict", &headers, body).unwrap().ok(), expected, "{kind}");
     }
-    let page = server.get("/");
+    // Who does not ask for a page is no browser, and only wants to know that somebody is there.
+    let page = Connection::open(server.listen).ask("GET", "/", "accept: text/html,*/*;q=0.8\r\n", "").unwrap();
     assert!(page.status == 200 && page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
     assert!(page.body.contains("iris") && page.body.contains("pred-main"));
 }
@@ -76,7 +77,8 @@ fn every_bad_request_is_told_what_is_wrong_and_never_gets_a_5xx() {
     let query_unknown = format!("/predict?{SETOSA_QUERY}&colour=blue");
     let json = "content-type: application/json\r\n";
     let typed = "content-type: text/plain\r\n";
-    let packed = "content-encoding: gzip\r\n";
+    let packed = "content-encoding: br\r\n";
+    let not_packed = "content-encoding: gzip\r\n";
     let csv = "content-type: text/csv\r\n";
     let form = "content-type: application/x-www-form-urlencoded\r\n";
     let names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)";
@@ -103,6 +105,7 @@ fn every_bad_request_is_told_what_is_wrong_and_never_gets_a_5xx() {
         ("POST", "/predict", json, &four_rows, 413, "too_many_rows", "3 rows"),
         ("POST", "/predict", typed, SETOSA, 415, "content_type", "application/json"),
         ("POST", "/predict", packed, SETOSA, 415, "content_encoding", "Content-Encoding"),
+        ("POST", "/predict", not_packed, SETOSA, 400, "content_encoding", "not gzip"),
         ("POST", "/predict", json, &missing, 422, "invalid_rows", "`petal width (cm)`: expected a finite number"),
         ("POST", "/predict", json, &unknown, 422, "invalid_rows", "`petal wdith (cm)`: expected one of the features"),
         ("POST", "/predict", json, &text, 422, "invalid_rows", "got the text \"0.2\""),

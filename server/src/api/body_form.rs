@@ -1,6 +1,6 @@
 //! What the body of a prediction is, by what its request says of it.
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use ndarray::Array2;
 
@@ -24,9 +24,6 @@ pub(super) enum BodyForm {
 impl BodyForm {
     /// The form that the body after `head` has; one without a Content-Type is JSON.
     pub(super) fn of(head: &Parts) -> Result<Self, ApiError> {
-        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(ApiError::content_encoding());
-        }
         let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(Self::Records) };
         let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
         let (essence, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));

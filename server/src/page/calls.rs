@@ -42,23 +42,49 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
     let version = form.picked().map(ToString::to_string).unwrap_or_default();
     let query = if version.is_empty() { String::new() } else { format!("?version={version}") };
     let url = format!("{base_url}/models/{name}/predict{query}");
+    let host = base_url.trim_start_matches("http://");
+    let spec = &form.versions[0].spec;
     let record: Map<String, Value> =
         form.fields.iter().map(|field| (field.feature.name.clone(), field.value())).collect();
     let records = Value::from(vec![Value::Object(record)]);
+    let row: Vec<String> = spec.input.features.iter().map(|feature| feature.example.to_string()).collect();
+    let row = format!("[{}]", row.join(", "));
     let slot = |slot: &str| match slot {
         "url|sh" => quoted(&url),
         "url|json" => json(&url),
         "records|sh" => quoted(&records.to_string()),
         "records" => records.to_string(),
+        "row" => row.clone(),
+        "host|json" => json(host),
+        "version|json" => json(&version),
         _ => String::new(),
     };
+    let triton = triton(name.as_str(), spec);
     let templates = [
         ("curl", "curl", CURL.to_owned()),
         ("Python, requests", "requests", REQUESTS.to_owned()),
+        ("Python, tritonclient", "tritonclient", triton),
         ("JavaScript", "javascript", JAVASCRIPT.to_owned()),
     ];
     let call = |(title, id, template): (_, _, String)| Call { title, id, text: fill(&template, slot), template };
     templates.into_iter().map(call).collect()
+}
+
+fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> String {
+    let (input, columns) = (json(&spec.input.tensor), spec.input.features.len());
+    let (label, probability) = (json(&spec.output.label.tensor), json(&spec.output.probability.tensor));
+    format!(
+        "\
+import numpy as np
+import tritonclient.http as triton
+
+client = triton.InferenceServerClient({{{{host|json}}}})
+rows = triton.InferInput({input}, [1, {columns}], \"FP32\")
+rows.set_data_from_numpy(np.array([{{{{row}}}}], dtype=np.float32))
+answer = client.infer({name}, [rows], model_version={{{{version|json}}}})
+print(answer.as_numpy({label}), answer.as_numpy({probability}))",
+        name = json(name),
+    )
 }
 
 /// `template` with each `{{slot}}` replaced, once: what is put in is not looked at again.

@@ -136,14 +136,16 @@ fn calls(page: &str) -> Vec<(String, String)> {
 fn the_calls_ask_this_server_for_the_forms_example() {
     let page = html(&shipped(&MODELS));
     let calls = calls(&page);
-    assert_eq!(calls.len(), 6);
+    assert_eq!(calls.len(), 8);
     assert!(calls.iter().all(|(_, text)| !text.contains("{{")), "{calls:?}");
     let records =
         r#"[{"petal length (cm)":1.4,"petal width (cm)":0.2,"sepal length (cm)":5.1,"sepal width (cm)":3.5}]"#;
     let url = "http://test:5000/models/iris/predict";
     assert_eq!(calls[0].1, format!("curl '{url}' \\\n  -H 'content-type: application/json' \\\n  -d '{records}'"));
     assert!(calls[1].1.contains(&format!("requests.post(\"{url}\", json={records}, timeout=30)")), "{calls:?}");
-    assert!(calls[2].1.contains(&format!("JSON.stringify({records})")), "{calls:?}");
+    assert!(calls[2].1.contains("InferenceServerClient(\"test:5000\")"), "{calls:?}");
+    assert!(calls[2].1.contains("np.array([[5.1, 3.5, 1.4, 0.2]], dtype=np.float32)"), "{calls:?}");
+    assert!(calls[3].1.contains(&format!("JSON.stringify({records})")), "{calls:?}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ use crate::reference::Documents;
 use crate::wire::Signature;
 
 mod loads;
+mod memory;
 mod status;
 #[cfg(test)]
 mod tests;

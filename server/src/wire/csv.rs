@@ -54,6 +54,15 @@ pub fn decode(
     rows.finish()
 }
 
+/// Whether the first line of `body` names one of the features, so that it is no row.
+pub fn names_columns(signature: &Signature, body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(body);
+    let mut record = ByteRecord::new();
+    let names = |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|name| signature.column_of.contains_key(name.trim()));
+    read(&mut reader, &mut record) && record.iter().any(names)
+}
+
 /// Which feature each cell of a row belongs to, or what is wrong with the names in `record`, at `line`.
 fn header(rows: &mut RowsBuilder<'_>, record: &ByteRecord, line: usize) -> Result<Vec<usize>, DecodeError> {
     let signature = rows.signature;
@@ -127,6 +136,14 @@ mod tests {
             Err(DecodeError::Invalid(details)) => details.into_iter().map(faults).collect(),
             other => panic!("{body}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_first_line_that_names_a_feature_is_no_row() {
+        assert!(names_columns(&shipped("iris"), b"\xef\xbb\xbfsepal length (cm),colour\n1,2\n"));
+        assert!(!names_columns(&shipped("iris"), b"5.1,3.5,1.1,0.2\n"));
+        assert!(!names_columns(&shipped("pred-main"), b"M,300.1,310.1,1503,40.1,108\n"));
+        assert!(!names_columns(&shipped("iris"), b""));
     }
 
     #[test]

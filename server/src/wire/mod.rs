@@ -13,11 +13,16 @@ use serde::Serialize;
 
 mod answer;
 mod csv;
+mod mlflow;
+pub mod oip;
+mod predictions;
 mod query;
 mod records;
 
 pub use answer::encode as encode_answer;
-pub use csv::decode as decode_csv;
+pub use csv::{decode as decode_csv, names_columns};
+pub use mlflow::decode as decode_mlflow;
+pub use predictions::{csv as encode_predictions_csv, json as encode_predictions};
 pub use query::{decode as decode_query, decode_form, parameter as query_parameter};
 pub use records::decode as decode_records;
 
@@ -72,6 +77,7 @@ fn invalid(details: &[Detail]) -> String {
 pub struct Signature {
     features: Vec<Feature>,
     column_of: HashMap<String, usize>,
+    metadata: oip::Metadata,
 }
 
 /// One value of a request, before it is matched with a feature.
@@ -88,7 +94,12 @@ impl Signature {
     pub fn new(spec: &ModelSpec) -> Self {
         let features = spec.input.features.clone();
         let column_of = features.iter().enumerate().map(|(column, feature)| (feature.name.clone(), column)).collect();
-        Self { features, column_of }
+        Self { features, column_of, metadata: oip::Metadata::new(spec) }
+    }
+
+    /// The model's tensors.
+    pub fn metadata(&self) -> &oip::Metadata {
+        &self.metadata
     }
 
     /// The names of all features, for people.
