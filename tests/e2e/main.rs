@@ -8,11 +8,15 @@
 
 mod check;
 mod demo;
+mod grpc;
 mod harness;
 mod lifecycle;
 mod memory;
+mod oip;
 mod operators;
+mod platforms;
 mod promote;
+mod reference;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]
