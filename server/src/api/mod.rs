@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use ndarray::Array2;
 
 use crate::batch::{Runner, RunnerError};
@@ -19,6 +19,7 @@ use crate::monitor::Metrics;
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod body;
 mod error;
 mod info;
 mod route;
@@ -36,6 +37,11 @@ const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 
 /// The largest body that is decoded on its connection's thread: some 0.2 ms, which its other connections do not notice.
 const INLINE_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A body beyond which a look at the queue is cheaper than decoding in vain.
+const LARGE_BODY_BYTES: usize = 16 << 10;
+/// How many bytes a value takes in a body of few decimals.
+const VALUE_BYTES: usize = 4;
 
 /// How much one request may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +139,11 @@ impl Api {
             Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
                 check_content(head)?;
-                let body = self.read(body, deadline).await?;
+                let body = body::read(body, self.limits.body_bytes_max, deadline).await?;
+                // Turned away before it is decoded, which is most of what turning it away would cost.
+                if is_for_the_queue(version, &body) && !self.runner.has_place() {
+                    return Err(ApiError::overloaded());
+                }
                 self.decode(version, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -150,9 +160,9 @@ impl Api {
         let classes = &spec.output.label.classes;
         let body = wire::encode_answer(&spec.name, &spec.version, picked.commit.as_ref(), classes, &answer);
         let mut response = json(body);
-        let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
-        response.headers_mut().insert(MODEL, value(spec.name.as_str()));
-        response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
+        let value = |text: String| HeaderValue::try_from(text).expect("names and versions are visible ASCII");
+        response.headers_mut().insert(MODEL, value(spec.name.as_str().to_owned()));
+        response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
         version.metrics.answered(count, begun.elapsed());
         Ok(response)
     }
@@ -167,23 +177,12 @@ impl Api {
         let decode = move || wire::decode_records(&version.signature, &body, rows_max);
         tokio::task::spawn_blocking(decode).await.expect("no body makes the decoder panic")
     }
+}
 
-    async fn read<B>(&self, body: B, deadline: Instant) -> Result<Bytes, ApiError>
-    where
-        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
-    {
-        let bytes_max = self.limits.body_bytes_max;
-        // Refused before it is read, where its length is announced.
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(ApiError::body_too_large(bytes_max));
-        }
-        match tokio::time::timeout_at(deadline.into(), Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(bytes_max)),
-            Ok(Err(_)) => Err(ApiError::body_lost()),
-            Err(_) => Err(ApiError::body_slow()),
-        }
-    }
+/// Whether a body is large and, by its length, has more rows than run inline.
+fn is_for_the_queue(version: &LoadedVersion, body: &Bytes) -> bool {
+    let inline_bytes = version.engine.inline_rows_max() * version.spec.input.features.len() * VALUE_BYTES;
+    body.len() > LARGE_BODY_BYTES.max(inline_bytes)
 }
 
 /// Counts a request as being answered until it is dropped.
@@ -203,9 +202,11 @@ fn check_content(head: &Parts) -> Result<(), ApiError> {
     }
     let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());
-    if readable || essence.ends_with("+json") { Ok(()) } else { Err(ApiError::content_type()) }
+    let is = |readable: &&str| essence.eq_ignore_ascii_case(readable);
+    let suffix = essence.rsplit_once('+').map(|(_, suffix)| suffix);
+    let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].iter().any(is);
+    let readable = readable || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case("json"));
+    if readable { Ok(()) } else { Err(ApiError::content_type()) }
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {

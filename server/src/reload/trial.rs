@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 use crate::engine::{Engine, EngineChoice, Runtime};
 
@@ -21,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const CPU_S_MAX: u64 = 50;
 /// How much address space a trial may use. ONNX Runtime maps some 200 MB before it holds a model.
 const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// How far a trial's priority lies below the server's: a quarter of a processor's time where both want all of it.
+const NICENESS: i32 = 5;
 /// The longest reason that is taken from a trial.
 const REASON_BYTES_MAX: u64 = 4096;
 /// How often a running trial is looked at. A child's end gives no event that the standard library can wait for with a deadline.
@@ -158,6 +160,8 @@ pub fn run(store: &Path, version: &ReleasedVersion) -> Result<Admission, String>
     for (resource, maximum) in [(Resource::As, MEMORY_BYTES_MAX), (Resource::Cpu, CPU_S_MAX), (Resource::Core, 0)] {
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
     }
+    // The server's requests come first: none is to be slower because a version is tried.
+    nice(NICENESS).map_err(|e| format!("cannot lower the trial's priority: {e}"))?;
     let reader = Reader::new(store);
     let text = reader.blob(&version.spec).map_err(|e| super::sentence(&e))?;
     let spec = ModelSpec::parse("model.yaml", &text).map_err(|e| e.to_string())?;
