@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let loader = Loader { engine: EngineChoice::Compiled, metrics: Arc::clone(&metrics), sessions: NonZeroUsize::MIN };
     let catalog = Arc::new(ArcSwap::from_pointee(loader.embedded(&embedded::MODELS)?));
     let limits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 100, timeout: Duration::from_secs(60) };
-    let api = Api::new(catalog, Runner::start(1, 1)?, metrics, limits);
+    let api = Api::new(catalog, Runner::start(1, 1)?, metrics, limits, Arc::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for record in RECORDS.iter().cycle().take(count) {

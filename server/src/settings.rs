@@ -45,10 +45,16 @@ pub struct Settings {
     pub threads: usize,
     /// What runs models.
     pub engine: EngineChoice,
+    /// A further path that is answered as `/ping` is.
+    #[serde(default)]
+    pub health_route: Option<String>,
+    /// A further path that is answered as `/v1/models/{default}:predict` is.
+    #[serde(default)]
+    pub predict_route: Option<String>,
 }
 
 /// Every key, its default, and what it is for. An empty default means none.
-pub const KEYS: [(&str, &str, &str); 12] = [
+pub const KEYS: [(&str, &str, &str); 14] = [
     ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
     ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
     ("store", "", "Folder of the store to follow; without one the shipped models are served"),
@@ -61,7 +67,17 @@ pub const KEYS: [(&str, &str, &str); 12] = [
     ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
     ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),
     ("engine", "auto", "What runs models: auto, ort, or compiled, which refuses those that only ONNX Runtime can run"),
+    ("health_route", "", "Further path that answers whether the server does, as AIP_HEALTH_ROUTE of Vertex AI"),
+    (
+        "predict_route",
+        "",
+        "Further path that answers instances by the default model, as AIP_PREDICT_ROUTE of Vertex AI",
+    ),
 ];
+
+/// Variables by which a platform tells a container what it expects, and the keys that they are defaults of.
+const PLATFORM_VARIABLES: [(&str, &str); 2] =
+    [("AIP_HEALTH_ROUTE", "health_route"), ("AIP_PREDICT_ROUTE", "predict_route")];
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +118,12 @@ pub fn resolve(
     flags: &BTreeMap<&'static str, String>,
 ) -> Result<Resolved, SettingsError> {
     let mut variables = BTreeMap::new();
+    let mut platform = BTreeMap::new();
     for (name, value) in environment {
+        if let Some((_, key)) = PLATFORM_VARIABLES.iter().find(|(variable, _)| *variable == name) {
+            platform.insert(*key, value);
+            continue;
+        }
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
         if other_variables.contains(&name.as_str()) {
             continue;
@@ -115,6 +136,10 @@ pub fn resolve(
         KEYS.iter().filter(|(_, default, _)| !default.is_empty()).map(|(key, value, _)| (*key, (*value).to_owned()));
     let mut builder: ConfigBuilder<DefaultState> = ConfigBuilder::default();
     builder = builder.add_source(Named::new(defaults.collect(), |_| "default".to_owned()));
+    builder = builder.add_source(Named::new(platform, |key| {
+        let variable = PLATFORM_VARIABLES.iter().find(|(_, known)| *known == key).map_or("", |(variable, _)| variable);
+        format!("environment {variable}")
+    }));
     if let Some(file) = file {
         builder = builder.add_source(File::from(file).format(FileFormat::Toml));
     }
@@ -137,6 +162,11 @@ impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         if self.store.as_ref().is_some_and(|store| store.as_os_str().is_empty()) {
             return Err(SettingsError::Bounds { key: "store", problem: "must name a folder" });
+        }
+        for (key, route) in [("health_route", &self.health_route), ("predict_route", &self.predict_route)] {
+            if route.as_ref().is_some_and(|route| !route.starts_with('/')) {
+                return Err(SettingsError::Bounds { key, problem: "must be a path that begins with /" });
+            }
         }
         let positive = [
             ("body_bytes_max", self.body_bytes_max),
@@ -220,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn a_platforms_variables_are_defaults() {
+        let environment = [("AIP_PREDICT_ROUTE", "/a:predict"), ("AIP_HEALTH_ROUTE", "/a"), ("AIP_MODE", "PREDICTION")];
+        let Resolved { settings, origins } = resolved(Some("health_route = \"/b\"\n"), &environment, &[]).unwrap();
+        let routes = (settings.health_route.as_deref(), settings.predict_route.as_deref());
+        assert_eq!(routes, (Some("/b"), Some("/a:predict")));
+        let origin = origins.iter().find(|(key, ..)| *key == "predict_route").unwrap();
+        assert_eq!(origin.2, "environment AIP_PREDICT_ROUTE");
+    }
+
+    #[test]
     fn a_misspelt_key_is_an_error_that_names_it() {
         let error = resolved(Some("rows_mx = 1\n"), &[], &[]).unwrap_err();
         assert!(error.contains("rows_mx"), "{error}");
@@ -238,6 +278,7 @@ mod tests {
             ("drain_timeout_s", "inf"),
             ("listen", "5000"),
             ("store", ""),
+            ("predict_route", "predict"),
         ] {
             let error = resolved(None, &[], &[(key, value)]).unwrap_err();
             assert!(error.contains(key), "{key}={value}: {error}");

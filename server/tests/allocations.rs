@@ -62,7 +62,7 @@ fn api() -> Api {
     let loader = Loader { engine: EngineChoice::Compiled, metrics: Arc::clone(&metrics), sessions: NonZeroUsize::MIN };
     let catalog = Arc::new(ArcSwap::from_pointee(loader.embedded(&embedded::MODELS).unwrap()));
     let limits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 10_000, timeout: Duration::from_secs(60) };
-    Api::new(catalog, Runner::start(1, 4).unwrap(), metrics, limits)
+    Api::new(catalog, Runner::start(1, 4).unwrap(), metrics, limits, Arc::default())
 }
 
 /// How often memory is asked for by a request with `body`, from its head to its answer.

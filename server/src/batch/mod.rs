@@ -46,6 +46,7 @@ pub enum RunnerError {
 struct Job {
     version: Arc<LoadedVersion>,
     rows: Array2<f32>,
+    queued: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Result<Answer, RunnerError>>,
 }
@@ -80,7 +81,7 @@ impl Runner {
             return result.map_err(RunnerError::Failed);
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { version: Arc::clone(version), rows, deadline, reply };
+        let job = Job { version: Arc::clone(version), rows, queued: Instant::now(), deadline, reply };
         self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.expect("a worker answers every job that it takes"),
@@ -98,11 +99,12 @@ impl Runner {
 }
 
 fn work(queue: &Queue<Job>) {
-    while let Some(Job { version, rows, deadline, reply }) = queue.take() {
+    while let Some(Job { version, rows, queued, deadline, reply }) = queue.take() {
         if reply.is_closed() {
             continue;
         }
-        let answer = if Instant::now() >= deadline {
+        let taken = Instant::now();
+        let answer = if taken >= deadline {
             Err(RunnerError::Late)
         } else {
             version.engine.run(&rows.view(), deadline).map_err(|e| match e {
@@ -110,6 +112,9 @@ fn work(queue: &Queue<Job>) {
                 failed => RunnerError::Failed(failed),
             })
         };
+        if answer.is_ok() {
+            version.metrics.queued(taken - queued);
+        }
         // A caller that left meanwhile wants no answer.
         let _ = reply.send(answer);
     }

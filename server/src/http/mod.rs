@@ -5,7 +5,7 @@
 //!
 //! 1. its id: the client's `x-request-id`, or a new one; on every answer, also on errors;
 //! 2. the limit on requests at hand: beyond it, 503 with Retry-After before the body is read;
-//! 3. [`Api::answer`], with a deadline on the body and on the queue.
+//! 3. [`Api::answer`], or [`Grpc::answer`] for a call, with a deadline on the body and on the queue.
 //!
 //! A connection has a deadline for its first request, and all connections together have a bound. Dropping a
 //! connection drops its request.
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::connection::Link;
 use crate::api::{Api, ApiError, Body};
+use crate::grpc::Grpc;
 
 mod connection;
 mod core;
@@ -58,6 +60,7 @@ pub struct ConnectionLimits {
 struct Front {
     protocol: auto::Builder<TokioExecutor>,
     api: Arc<Api>,
+    grpc: Arc<Grpc>,
     at_hand: AtomicUsize,
     requests_max: usize,
 }
@@ -69,6 +72,7 @@ struct Place<'a>(&'a AtomicUsize);
 pub async fn serve(
     listener: TcpListener,
     api: Arc<Api>,
+    grpc: Arc<Grpc>,
     cores: NonZeroUsize,
     limits: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
@@ -83,7 +87,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Duration::from_secs(30));
-    let front = Arc::new(Front { protocol, api, at_hand: AtomicUsize::new(0), requests_max });
+    let front = Arc::new(Front { protocol, api, grpc, at_hand: AtomicUsize::new(0), requests_max });
     let start = |index| core::start(index, Arc::clone(&front), connections_max, drain_timeout);
     let (arrivals, ends): (Vec<_>, Vec<_>) =
         (0..cores.get()).map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
@@ -126,11 +130,13 @@ impl Front {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let id = request_id(&request);
-        let mut response = match self.admit() {
-            Some(_place) => self.api.answer(request, text(&id)).await,
-            None => ApiError::overloaded().into_response(text(&id)),
+    async fn answer(&self, request: Request<Incoming>) -> Response<Either<Body, tonic::body::Body>> {
+        let (id, place) = (request_id(&request), self.admit());
+        let mut response = match (Grpc::is_call(&request), &place) {
+            (false, Some(_)) => self.api.answer(request, text(&id)).await.map(Either::Left),
+            (false, None) => ApiError::overloaded().into_response(text(&id)).map(Either::Left),
+            (true, Some(_)) => self.grpc.answer(request, text(&id)).await.map(Either::Right),
+            (true, None) => Grpc::overloaded().map(Either::Right),
         };
         response.headers_mut().insert(REQUEST_ID, id);
         response

@@ -30,6 +30,7 @@ use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::wire::Signature;
 
 mod loads;
+mod memory;
 mod status;
 #[cfg(test)]
 mod tests;

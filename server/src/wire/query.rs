@@ -1,34 +1,42 @@
-//! A record in the query of a URL: the dialect of a browser's address bar and of an HTML form.
+//! A record in the query of a URL or in a form's body: the dialect of a browser's address bar and of an HTML form.
 
 use std::borrow::Cow;
 
 use ndarray::Array2;
 use percent_encoding::percent_decode_str;
 
-use super::{Cell, DecodeError, RowsBuilder, Signature};
+use super::csv::cell_of;
+use super::{DecodeError, RowsBuilder, Signature};
 use mainstay_models::spec::Domain;
 
 /// The one row that `query` (without `?`) asks about.
 ///
 /// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
 pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeError> {
+    row_of(signature, parameters(query).filter(|(name, _)| name != "version"))
+}
+
+/// The one row that the form `body` (`application/x-www-form-urlencoded`) asks about; every field is a feature.
+pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Array2<f32>, DecodeError> {
+    let body = std::str::from_utf8(body);
+    let body = body.map_err(|_| DecodeError::Malformed("the form in the body is not UTF-8".to_owned()))?;
+    row_of(signature, parameters(body))
+}
+
+fn row_of<'q>(
+    signature: &Signature,
+    fields: impl Iterator<Item = (Cow<'q, str>, Cow<'q, str>)>,
+) -> Result<Array2<f32>, DecodeError> {
     let mut rows = RowsBuilder::new(signature, 1);
     rows.begin_row();
-    for (name, value) in parameters(query) {
-        if name == "version" {
-            continue;
-        }
+    for (name, value) in fields {
         let feature = signature.column_of.get(name.as_ref()).map(|&column| &signature.features[column]);
         // A form sends its empty fields too.
         if value.is_empty() && feature.is_some_and(|feature| feature.default.is_some()) {
             continue;
         }
         let is_number = feature.is_some_and(|feature| matches!(feature.domain, Domain::Number { .. }));
-        let cell = match value.trim().parse::<f64>() {
-            Ok(number) if is_number => Cell::Number(number),
-            _ => Cell::Text(&value),
-        };
-        rows.set_named(&name, &cell);
+        rows.set_named(&name, &cell_of(&value, is_number));
     }
     rows.end_row();
     rows.finish()
@@ -73,6 +81,18 @@ mod tests {
         }
         assert_eq!(parameter("a=1&version=1.0.0%2Dx", "version").as_deref(), Some("1.0.0-x"));
         assert_eq!(parameter("a=1", "version"), None);
+    }
+
+    #[test]
+    fn a_form_is_a_row_in_the_body() {
+        let body = b"sepal+length+%28cm%29=5.1&sepal+width+%28cm%29=3.5&petal+length+%28cm%29=1.1&petal+width+(cm)=0.2";
+        assert_eq!(decode_form(&shipped("iris"), body).unwrap(), ndarray::array![[5.1, 3.5, 1.1, 0.2]]);
+        let with_version = [&body[..], b"&version=1.0.0"].concat();
+        let Err(DecodeError::Invalid(details)) = decode_form(&shipped("iris"), &with_version) else {
+            panic!("a version in the body was passed over")
+        };
+        assert_eq!(details[0].feature, "version");
+        assert!(matches!(decode_form(&shipped("iris"), b"a=\xff"), Err(DecodeError::Malformed(_))));
     }
 
     #[test]

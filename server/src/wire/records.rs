@@ -9,14 +9,25 @@ use std::fmt;
 
 use ndarray::Array2;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::de::SliceRead;
 
 use super::{Cell, DecodeError, RowsBuilder, Signature};
 
 /// The rows that `body` asks about, one float32 per feature, at most `rows_max` of them.
 pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+    read(signature, body, rows_max, |state, json| Body(state).deserialize(json))
+}
+
+/// The rows that `parse` finds in `body`.
+pub(super) fn read(
+    signature: &Signature,
+    body: &[u8],
+    rows_max: usize,
+    parse: impl FnOnce(Shared<'_, '_>, &mut serde_json::Deserializer<SliceRead<'_>>) -> serde_json::Result<()>,
+) -> Result<Array2<f32>, DecodeError> {
     let state = RefCell::new(State { rows: RowsBuilder::new(signature, rows_max), feature: None, too_many: false });
     let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = Body(&state).deserialize(&mut json).and_then(|()| json.end());
+    let parsed = parse(&state, &mut json).and_then(|()| json.end());
     let mut state = state.into_inner();
     match parsed {
         Ok(()) => state.rows.finish(),
@@ -43,21 +54,21 @@ fn non_finite_at(body: &[u8], error: &serde_json::Error) -> Option<&'static str>
         .next()
 }
 
-struct State<'s> {
-    rows: RowsBuilder<'s>,
+pub(super) struct State<'s> {
+    pub(super) rows: RowsBuilder<'s>,
     /// The column whose value is being read.
     feature: Option<usize>,
     too_many: bool,
 }
 
 impl State<'_> {
-    fn begin_row<E: Error>(&mut self) -> Result<(), E> {
+    pub(super) fn begin_row<E: Error>(&mut self) -> Result<(), E> {
         self.too_many = !self.rows.begin_row();
         if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
     }
 }
 
-type Shared<'a, 's> = &'a RefCell<State<'s>>;
+pub(super) type Shared<'a, 's> = &'a RefCell<State<'s>>;
 
 /// The whole body.
 struct Body<'a, 's>(Shared<'a, 's>);
@@ -100,7 +111,7 @@ impl<'de> Visitor<'de> for Body<'_, '_> {
 }
 
 /// A list of records.
-struct Instances<'a, 's>(Shared<'a, 's>);
+pub(super) struct Instances<'a, 's>(pub(super) Shared<'a, 's>);
 
 impl<'de> DeserializeSeed<'de> for Instances<'_, '_> {
     type Value = ();
@@ -178,10 +189,24 @@ fn read_record<'de, A: MapAccess<'de>>(state: Shared<'_, '_>, mut map: A, first:
 }
 
 /// Where a record's value belongs.
-enum Key {
+pub(super) enum Key {
     Column(usize),
     /// No feature is called so.
     Unknown(String),
+}
+
+impl Key {
+    /// Where the value called `name` of the record at hand belongs.
+    pub(super) fn of(name: &str, state: Shared<'_, '_>) -> Self {
+        let state = state.borrow();
+        let Signature { features, column_of } = state.rows.signature;
+        // Clients write the features in the model's order, row after row.
+        let next = state.feature.map_or(0, |column| column + 1) % features.len().max(1);
+        if features.get(next).is_some_and(|feature| feature.name == name) {
+            return Self::Column(next);
+        }
+        column_of.get(name).map_or_else(|| Self::Unknown(name.to_owned()), |&column| Self::Column(column))
+    }
 }
 
 /// A record's key, looked up while it is read: the name of a feature takes no memory.
@@ -203,21 +228,14 @@ impl Visitor<'_> for KeyOf<'_, '_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        let state = self.0.borrow();
-        let Signature { features, column_of } = state.rows.signature;
-        // Clients write the features in the model's order, row after row.
-        let next = state.feature.map_or(0, |column| column + 1) % features.len().max(1);
-        if features.get(next).is_some_and(|feature| feature.name == name) {
-            return Ok(Key::Column(next));
-        }
-        Ok(column_of.get(name).map_or_else(|| Key::Unknown(name.to_owned()), |&column| Key::Column(column)))
+        Ok(Key::of(name, self.0))
     }
 }
 
 /// One value, which goes into the row at hand.
-struct Value<'a, 's> {
-    state: Shared<'a, 's>,
-    key: Key,
+pub(super) struct Value<'a, 's> {
+    pub(super) state: Shared<'a, 's>,
+    pub(super) key: Key,
 }
 
 impl Value<'_, '_> {
