@@ -24,6 +24,7 @@ pub mod http;
 pub mod monitor;
 pub mod page;
 pub mod reload;
+pub mod rows;
 pub mod settings;
 pub mod tensor;
 pub mod wire;

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use ndarray::Array2;
 use percent_encoding::percent_decode_str;
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::monitor::Metrics;
+use crate::rows::Rows;
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
@@ -146,17 +146,16 @@ impl Api {
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
-        let count = rows.nrows();
-        version.metrics.received(&version.spec, &rows.view());
-        let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
+        let count = rows.len();
+        version.metrics.received(&version.spec, version.signature.layout(), &rows);
+        let prediction = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
             if let RunnerError::Failed(cause) = error {
                 let (model, version) = (&version.spec.name, &version.spec.version);
                 tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
             }
         })?;
         let spec = &version.spec;
-        let classes = &spec.output.label.classes;
-        let body = wire::encode_answer(&spec.name, &spec.version, picked.commit.as_ref(), classes, &answer);
+        let body = wire::encode_answer(spec, picked.commit.as_ref(), &prediction);
         let mut response = json(body);
         let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
         response.headers_mut().insert(MODEL, value(spec.name.as_str()));
@@ -166,7 +165,7 @@ impl Api {
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
-    async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Array2<f32>, DecodeError> {
+    async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Rows, DecodeError> {
         let rows_max = self.limits.rows_max;
         if body.len() <= INLINE_BODY_BYTES_MAX {
             return wire::decode_records(&version.signature, &body, rows_max);

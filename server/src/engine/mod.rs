@@ -14,8 +14,10 @@ mod answer;
 mod build_script;
 mod compiled;
 mod golden;
+mod interface;
 mod onnx;
 mod parity;
+mod outputs;
 mod pool;
 mod runtime;
 mod sessions;
@@ -25,25 +27,30 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use mainstay_models::ModelSpec;
-use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 pub use self::answer::Answer;
 use self::compiled::Compiled;
 pub use self::compiled::Unsupported;
 pub use self::golden::GoldenMismatch;
+pub use self::interface::{InputError, Interface, TensorInfo};
 pub use self::onnx::InspectError;
+pub use self::outputs::Prediction;
 pub use self::parity::{Parity, ParityError};
 pub use self::runtime::{LIBRARY_VARIABLE, Runtime, RuntimeError, TELEMETRY_VARIABLE, disable_telemetry};
 use self::sessions::Sessions;
 pub use self::signature::{Declared, SignatureMismatch, Tensor};
+use crate::rows::Rows;
 
 /// The most rows of one run: it bounds the memory of a run, however large the request. Larger inputs are run in pieces.
 pub const ROWS_PER_RUN_MAX: usize = 4096;
 
 /// A model in memory that any number of threads may run.
 #[derive(Debug)]
-pub struct Engine(Kind);
+pub struct Engine {
+    kind: Kind,
+    interface: Interface,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -80,13 +87,13 @@ pub enum RunError {
     /// Every session was busy until the deadline.
     #[error("cannot run the model in time: every session is busy")]
     Busy,
-    /// The rows are not of this model's width.
-    #[error("cannot run the model on rows of {got} features: it takes {expected}")]
-    Features {
-        /// How many features the model takes.
-        expected: usize,
-        /// How many the rows have.
-        got: usize,
+    /// The rows are not of this model's form.
+    #[error("cannot run the model on {got}: it takes {expected}")]
+    Rows {
+        /// What the model takes.
+        expected: String,
+        /// What came.
+        got: String,
     },
     /// ONNX Runtime failed.
     #[error("cannot run the model")]
@@ -111,6 +118,26 @@ pub enum RunError {
         /// How many classes the spec names.
         classes: usize,
     },
+    /// The model gave a text, or a map with a key, that is none of its classes or keys.
+    #[error("cannot use what the model's `{tensor}` says of row {row}: `{got}` is not known to its model.yaml")]
+    Unknown {
+        /// The output's name in the model file.
+        tensor: String,
+        /// The row, counted from 0.
+        row: usize,
+        /// The text, cut to a printable length.
+        got: String,
+    },
+    /// A map lacks a key.
+    #[error("cannot use what the model's `{tensor}` says of row {row}: there is nothing for `{key}`")]
+    Lacking {
+        /// The output's name in the model file.
+        tensor: String,
+        /// The row, counted from 0.
+        row: usize,
+        /// The key.
+        key: String,
+    },
     /// The model gave a probability that is no number.
     #[error("cannot use the model's probability of class {class} for row {row}: it is NaN")]
     Probability {
@@ -133,18 +160,26 @@ impl Engine {
     ///
     /// Takes a second for a large forest and a millisecond for a small one, for each session; call it on a thread that may block.
     pub fn load(runtime: &Runtime, model: &[u8], spec: &ModelSpec, sessions: NonZeroUsize) -> Result<Self, LoadError> {
-        Sessions::load(runtime, model, spec, sessions).map(|sessions| Self(Kind::Sessions(sessions)))
+        let sessions = Sessions::load(runtime, model, spec, sessions)?;
+        let interface = Interface::new(spec, sessions.names_classes());
+        Ok(Self { kind: Kind::Sessions(sessions), interface })
     }
 
     /// Compiles a model. Its answers are believed to be right only once [`Engine::parity`] has shown it.
     pub fn compile(model: &[u8], spec: &ModelSpec) -> Result<Self, LoadError> {
         onnx::inspect(model)?;
-        Ok(Self(Kind::Compiled(Compiled::new(model, spec)?)))
+        let compiled = Compiled::new(model, spec)?;
+        Ok(Self { kind: Kind::Compiled(compiled), interface: Interface::new(spec, false) })
+    }
+
+    /// The model as tensors that go in and come out.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 
     /// What runs the model.
     pub fn name(&self) -> EngineName {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(_) => EngineName::Onnxruntime,
             Kind::Compiled(_) => EngineName::Compiled,
         }
@@ -152,27 +187,23 @@ impl Engine {
 
     /// The most rows that may run on the thread of a connection, which its other connections wait for meanwhile.
     pub fn inline_rows_max(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(_) => INLINE_ROWS,
             Kind::Compiled(compiled) => INLINE_STEPS_MAX / compiled.steps_per_row().max(1),
         }
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
-    pub fn try_run(&self, rows: &ArrayView2<'_, f32>) -> Option<Result<Answer, RunError>> {
-        if let Err(wrong) = self.check_width(rows) {
-            return Some(Err(wrong));
-        }
-        match &self.0 {
+    pub fn try_run(&self, rows: &Rows) -> Option<Result<Prediction, RunError>> {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.try_run(rows),
             Kind::Compiled(compiled) => Some(compiled.run(rows)),
         }
     }
 
     /// Runs `rows`, waiting for a session until `deadline` at most. The run itself is not cut short.
-    pub fn run(&self, rows: &ArrayView2<'_, f32>, deadline: Instant) -> Result<Answer, RunError> {
-        self.check_width(rows)?;
-        match &self.0 {
+    pub fn run(&self, rows: &Rows, deadline: Instant) -> Result<Prediction, RunError> {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.run(rows, deadline),
             Kind::Compiled(compiled) => compiled.run(rows),
         }
@@ -181,7 +212,7 @@ impl Engine {
     /// Runs every idle session on one golden row, and on all of them: what ONNX Runtime puts off until the first run
     /// is done before a request comes. A compiled model puts nothing off.
     pub fn warm(&self, spec: &ModelSpec) -> Result<(), RunError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.warm(spec),
             Kind::Compiled(_) => Ok(()),
         }
@@ -189,18 +220,10 @@ impl Engine {
 
     /// Runs the golden rows, each alone and all as one batch, and compares the answers with the known ones.
     pub fn check_golden(&self, spec: &ModelSpec) -> Result<(), GoldenMismatch> {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.check_golden(spec),
             Kind::Compiled(compiled) => golden::check(spec, |rows| compiled.run(rows)),
         }
-    }
-
-    fn check_width(&self, rows: &ArrayView2<'_, f32>) -> Result<(), RunError> {
-        let expected = match &self.0 {
-            Kind::Sessions(sessions) => sessions.features(),
-            Kind::Compiled(compiled) => compiled.features(),
-        };
-        if rows.ncols() == expected { Ok(()) } else { Err(RunError::Features { expected, got: rows.ncols() }) }
     }
 }
 
@@ -253,7 +276,7 @@ mod tests {
     }
 
     fn sessions(engine: &Engine) -> &Sessions {
-        match &engine.0 {
+        match &engine.kind {
             Kind::Sessions(sessions) => sessions,
             Kind::Compiled(_) => panic!("not in onnx runtime"),
         }

@@ -73,10 +73,10 @@ pub enum ParityError {
 impl Engine {
     /// Compares this compiled model of `model` with the same model in ONNX Runtime.
     pub fn parity(&self, oracle: &Self, model: &[u8], spec: &ModelSpec) -> Result<Parity, ParityError> {
-        match (&self.0, &oracle.0) {
+        match (&self.kind, &oracle.kind) {
             (Kind::Compiled(compiled), Kind::Sessions(sessions)) => {
                 let rows = rows(spec, &thresholds(model));
-                compare(compiled, sessions, &golden::rows(spec))?;
+                compare(compiled, sessions, &golden::matrix(spec))?;
                 compare(compiled, sessions, &rows)?;
                 Ok(Parity { rows: rows.nrows() })
             }
@@ -175,8 +175,10 @@ fn rows(spec: &ModelSpec, thresholds: &[Vec<f32>]) -> Array2<f32> {
     for (i, mut row) in rows.rows_mut().into_iter().enumerate() {
         for (feature, value) in row.iter_mut().enumerate() {
             let (min, max) = match &features[feature].domain {
-                Domain::Number { min, max } => (*min, *max),
+                Domain::Number { min, max } => (*min as f32, *max as f32),
                 Domain::Category(categories) => (0.0, (categories.len() - 1) as f32),
+                // None of these is a float32, so no compiled model has them.
+                Domain::Text | Domain::Truth => (0.0, 1.0),
             };
             let within = min + (max - min) * random.unit();
             *value = match (i % 4, &features[feature].domain, cuts(feature)) {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use jiff::Timestamp;
-use mainstay_models::spec::{Domain, Feature, Metric};
+use mainstay_models::spec::{Domain, Feature, Metric, Value};
 use mainstay_models::{Change, CommitId, ModelName, ModelSpec, Role, Version};
 
 use super::Asset;
@@ -159,7 +159,7 @@ impl<'a> FormView<'a> {
     fn of(id: String, version: &'a LoadedVersion, has_stable: bool) -> Self {
         let features = version.spec.input.features.iter().enumerate();
         let fields = features.map(|(i, feature)| FieldView::of(format!("{id}-{i}"), feature)).collect();
-        let classes = serde_json::to_string(&version.spec.output.label.classes).expect("a list of texts is JSON");
+        let classes = serde_json::to_string(version.spec.output.classes()).expect("a list of texts is JSON");
         Self { id, versions: vec![version], has_stable, fields, classes }
     }
 
@@ -173,7 +173,8 @@ impl<'a> FormView<'a> {
     fn thresholds(&self) -> Vec<(&Version, &str, f32)> {
         let threshold = |version: &&'a LoadedVersion| {
             let spec = &version.spec;
-            Some((&spec.version, spec.output.label.classes.last()?.as_str(), spec.output.threshold?))
+            let classifier = spec.output.classifier()?;
+            Some((&spec.version, classifier.label.classes.last()?.as_str(), classifier.threshold?))
         };
         self.versions.iter().filter_map(threshold).collect()
     }
@@ -181,13 +182,12 @@ impl<'a> FormView<'a> {
 
 impl<'a> FieldView<'a> {
     fn of(id: String, feature: &'a Feature) -> Self {
-        let (example, range, categories) = match &feature.domain {
-            Domain::Number { min, max } => (number(feature.example), Some((number(*min), number(*max))), [].as_slice()),
-            Domain::Category(categories) => {
-                let example = categories.get(feature.example as usize).cloned().unwrap_or_default();
-                (example, None, categories.as_slice())
-            }
+        let (range, categories) = match &feature.domain {
+            Domain::Number { min, max } => (Some((number(*min), number(*max))), [].as_slice()),
+            Domain::Category(categories) => (None, categories.as_slice()),
+            Domain::Text | Domain::Truth => (None, [].as_slice()),
         };
+        let example = feature.example.to_string();
         Self { id, feature, example, range, categories }
     }
 
@@ -218,18 +218,17 @@ fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
             (Domain::Number { .. }, Domain::Number { .. }) => true,
             (a, b) => a == b,
         };
-        domain && a.name == b.name && a.unit == b.unit && a.default.is_some() == b.default.is_some()
+        domain && a.dtype == b.dtype && a.name == b.name && a.unit == b.unit && a.default.is_some() == b.default.is_some()
     };
     let (a_features, b_features) = (&a.input.features, &b.input.features);
-    a.output.label.classes == b.output.label.classes
+    a.output.classes() == b.output.classes()
         && a_features.len() == b_features.len()
         && a_features.iter().zip(b_features).all(same)
 }
 
 /// A number as an input takes it: short, and exactly itself when it is read again.
-fn number(value: f32) -> String {
-    let plain = value == 0.0 || (1e-4..1e7).contains(&value.abs());
-    if plain { value.to_string() } else { format!("{value:e}") }
+fn number(value: f64) -> String {
+    Value::Number(value).to_string()
 }
 
 fn size(bytes: u64) -> String {

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use ndarray::Array2;
 use percent_encoding::percent_decode_str;
 
-use super::{Cell, DecodeError, RowsBuilder, Signature};
-use mainstay_models::spec::Domain;
+use super::{DecodeError, RowsBuilder, Signature};
+use crate::rows::{Cell, Rows};
 
 /// The one row that `query` (without `?`) asks about.
 ///
 /// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
-pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeError> {
+pub fn decode(signature: &Signature, query: &str) -> Result<Rows, DecodeError> {
     let mut rows = RowsBuilder::new(signature, 1);
     rows.begin_row();
     for (name, value) in parameters(query) {
@@ -23,11 +22,7 @@ pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeE
         if value.is_empty() && feature.is_some_and(|feature| feature.default.is_some()) {
             continue;
         }
-        let is_number = feature.is_some_and(|feature| matches!(feature.domain, Domain::Number { .. }));
-        let cell = match value.trim().parse::<f64>() {
-            Ok(number) if is_number => Cell::Number(number),
-            _ => Cell::Text(&value),
-        };
+        let cell = feature.map_or(Cell::Text(&value), |feature| Cell::written(&value, feature));
         rows.set_named(&name, &cell);
     }
     rows.end_row();
@@ -64,7 +59,7 @@ mod tests {
 
     #[test]
     fn an_address_bar_is_enough() {
-        let expected = ndarray::array![[5.1, 3.5, 1.1, 0.2]];
+        let expected = Rows::Matrix(ndarray::array![[5.1, 3.5, 1.1, 0.2]]);
         for query in [
             "sepal length (cm)=5.1&sepal width (cm)=3.5&petal length (cm)=1.1&petal width (cm)=0.2",
             "sepal+length+%28cm%29=5.1&sepal%20width%20(cm)=3.5&petal+length+(cm)=+1.1&petal+width+(cm)=.2&version=1.0.0&",
