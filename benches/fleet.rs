@@ -2,7 +2,7 @@
 //!
 //! A discrete event simulation with a seed: the same arguments give the same figures and the same plots. What a look and
 //! a fetch cost is measured by `cargo bench --bench gitops -- https --json`, whose output lies in `fleet/costs.json`. The
-//! day of traffic in `fleet/day.csv` is made, not recorded: [`day`] says how.
+//! two days of traffic are a made and a recorded one: [`day`] says how.
 //! `cargo bench --bench fleet` writes the plots of docs/fleet.md and docs/scale.md, and prints their tables.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people at a terminal")]
@@ -77,7 +77,10 @@ fn main() {
     commits(&arguments, &base, &costs);
     load(&arguments, &base, &costs);
     scale(&arguments, &costs);
-    autoscaling(&arguments, &day::read(&here.join("day.csv")));
+    let made = day::read(&here.join("day.csv"));
+    let mean = made.iter().sum::<f64>() / made.len() as f64;
+    autoscaling(&arguments, "made", &made);
+    autoscaling(&arguments, "recorded", &day::recorded(&here.join("recorded.csv"), mean));
 }
 
 /// Ten thousand pods begin in the same moment: how soon does jitter spread them?
@@ -232,8 +235,8 @@ fn scale(arguments: &Arguments, costs: &Costs) {
 }
 
 /// How many pods an autoscaler keeps through a day.
-fn autoscaling(arguments: &Arguments, day: &[f64]) {
-    println!("## A day of traffic\n");
+fn autoscaling(arguments: &Arguments, kind: &str, day: &[f64]) {
+    println!("## A {kind} day of traffic\n");
     println!(
         "| a new pod answers after | pod hours | most pods | least | pods added and taken | seconds over twice the target | longest |"
     );
@@ -261,12 +264,12 @@ fn autoscaling(arguments: &Arguments, day: &[f64]) {
     let points = pods.iter().enumerate().step_by(60).map(|(second, pods)| (second as f64 / 3600.0, f64::from(*pods)));
     lines.push(Line { name: "pods that answer (ready after 30 s)".to_owned(), points: points.collect() });
     Plot {
-        title: "A made day of traffic, and the pods that an autoscaler keeps for it",
+        title: &format!("A {kind} day of traffic, and the pods that an autoscaler keeps for it"),
         x: "hour of the day",
         y: "pods; requests a second / 100",
         log_x: false,
         log_y: false,
         lines,
     }
-    .write(&arguments.plots.join("day.svg"));
+    .write(&arguments.plots.join(format!("{kind}-day.svg")));
 }

@@ -1,9 +1,13 @@
-//! A day of traffic, by the minute.
+//! Two days of traffic, by the minute.
 //!
-//! No recorded day of a service like this is at hand that may be shipped, so this one is made: a base by the hour with a
-//! peak before noon and a higher one in the evening, as services for people have them; noise that lasts some minutes; in
-//! the afternoon a crowd that comes within a minute, and late in the evening ten minutes of silence, as when what asks is
-//! broken. Replace day.csv by a day of your own: one line a minute, requests a second.
+//! One is made: a base by the hour with a peak before noon and a higher one in the evening, as services for people have
+//! them; noise that lasts some minutes; in the afternoon a crowd that comes within a minute, and late in the evening ten
+//! minutes of silence, as when what asks is broken. Replace day.csv by a day of your own: one line a minute, requests a
+//! second.
+//!
+//! The other was recorded: what a load balancer of Amazon's counted each five minutes on 10 April 2014. It stood before
+//! a small service, so that its counts jump as chance does; multiplied to a larger one's they jump as far, which is
+//! harder on an autoscaler than a large service's traffic is.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -42,6 +46,24 @@ pub fn write(path: &Path, seed: u64) {
         writeln!(text, "{minute},{:.0}", base * (1.0 + noise) * crowd * heard).unwrap();
     }
     std::fs::write(path, text).unwrap();
+}
+
+/// The recorded day, multiplied so that `mean` requests come a second.
+pub fn recorded(path: &Path, mean: f64) -> Vec<f64> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let counts: Vec<(usize, f64)> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let (end, count) = line.split_once(',').unwrap();
+            let (hour, minute) = end.split_once(':').unwrap();
+            (hour.parse::<usize>().unwrap() * 60 + minute.parse::<usize>().unwrap(), count.parse().unwrap())
+        })
+        .collect();
+    let total: f64 = counts.iter().map(|(_, count)| count).sum();
+    // A count stands for the five minutes before its end; one that is missing goes on with the next.
+    let count_of = |minute: usize| counts.iter().find(|(end, _)| *end >= minute).unwrap_or(&counts[counts.len() - 1]).1;
+    (0..1440).map(|minute| count_of(minute) / total * mean * counts.len() as f64).collect()
 }
 
 /// The requests a second of each minute.

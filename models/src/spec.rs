@@ -841,9 +841,7 @@ impl Domain {
             (Self::Category(categories), RawValue::Text(text)) if categories.contains(text) => {
                 Ok(Value::Text(text.clone()))
             }
-            (Self::Category(categories), RawValue::Text(_)) => {
-                Err(format!("is not one of {}", categories.join(", ")))
-            }
+            (Self::Category(categories), RawValue::Text(_)) => Err(format!("is not one of {}", categories.join(", "))),
             (Self::Category(categories), _) => Err(format!(
                 "is not one of {}; put a category that looks like a number in quotes",
                 categories.join(", ")
@@ -986,7 +984,12 @@ impl OutputTensor {
                 shape = vec![keys.len()];
                 OutputKind::Map(keys)
             }
-            _ => return Err(("", "needs `classes` with `kind: label`, `keys` with `kind: map`, else neither".to_owned())),
+            _ => {
+                return Err((
+                    "",
+                    "needs `classes` with `kind: label`, `keys` with `kind: map`, else neither".to_owned(),
+                ));
+            }
         };
         let values = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         if !values.is_some_and(|values| (1..=VALUES_PER_ROW_MAX).contains(&values)) || shape.len() > 4 {
@@ -1283,6 +1286,95 @@ mod tests {
         let spec = parse(&GOOD.replacen("example: 5.1", "example: 5.1\n      default: 5.8", 1)).unwrap();
         assert_eq!(spec.input.features[0].default, Some(Value::Number(5.8)));
         assert_eq!(spec.input.features[1].default, None);
+    }
+
+    /// A card with these features and outputs; every other part is such as fits any model.
+    fn typed(features: &str, output: &str, rows: &str, profile: &str) -> Result<ModelSpec, YamlError> {
+        let (head, _) = GOOD.split_once("input:\n").unwrap();
+        parse(&format!(
+            "{head}input:\n  features:\n{features}output: {output}\n\
+             training: {{code: {{commit: unknown}}, data: {{name: a, source: b, rows: 1, sha256: {}}}, libraries: {{}}}}\n\
+             metrics: []\ngolden:\n  tolerance: 0.001\n  rows: [{rows}]\nprofile: {{features: [{profile}]}}\n",
+            "0".repeat(64)
+        ))
+    }
+
+    const COLUMNS: &str = "  - {name: id, description: a, dtype: int64, range: [0, 9007199254740993], example: 1}
+  - {name: flag, description: a, dtype: bool, example: true, default: false}
+  - {name: text, description: a, dtype: string, example: \"1\"}
+  - {name: city, description: a, dtype: string, categories: [Lyon, \"7\"], example: Lyon}
+  - {name: x, description: a, tensor: both, dtype: fp64, range: [0.5, 1], example: 1}
+  - {name: size, description: a, tensor: both, dtype: fp64, categories: [S, M], example: M}
+";
+    const OUTPUTS: &str = "{tensors: [{tensor: variable, name: price, dtype: fp64}, {tensor: pair, shape: [2]}, \
+                           {tensor: kind, kind: label, dtype: string, classes: [a, b]}, \
+                           {tensor: map, kind: map, keys: [0, 1]}]}";
+    const ROW: &str = "{features: [9007199254740993, true, \"\", \"7\", 1, 1], \
+                       outputs: {price: 1, pair: [1, 2.5], kind: b, map: {\"0\": 1, \"1\": 0.5}}}";
+    const PROFILE: &str = "{name: id, edges: [0, 1], counts: [1]}, \
+                           {name: city, categories: [Lyon, \"7\"], counts: [1, 1]}, \
+                           {name: x, edges: [0, 1], counts: [1]}, \
+                           {name: size, categories: [S, M], counts: [1, 1]}";
+
+    #[test]
+    fn features_name_their_tensors_and_types_and_outputs_are_listed() {
+        let spec = typed(COLUMNS, OUTPUTS, ROW, PROFILE).unwrap();
+        let tensors: Vec<_> = spec.input.tensors.iter().map(|t| (t.name.as_str(), t.dtype, t.columns.len())).collect();
+        let expected = [
+            ("id", Dtype::Int64, 1),
+            ("flag", Dtype::Bool, 1),
+            ("text", Dtype::String, 1),
+            ("city", Dtype::String, 1),
+            ("both", Dtype::Fp64, 2),
+        ];
+        assert_eq!(tensors, expected);
+        assert_eq!((spec.input.matrix(), spec.input.tensors[4].columns.as_slice()), (None, &[4, 5][..]));
+        let row = &spec.golden.rows[0];
+        assert_eq!(row.features[0], Value::Integer(9_007_199_254_740_993));
+        assert_eq!(row.features[5], Value::Text("M".into()));
+        let Expected::Tensors(expected) = &row.expected else { panic!("no classifier") };
+        assert_eq!(expected[1], [Value::Number(1.0), Value::Number(2.5)]);
+        assert_eq!(expected[3], [Value::Number(1.0), Value::Number(0.5)]);
+        let Output::Tensors(outputs) = &spec.output else { panic!("no classifier") };
+        assert_eq!((outputs[0].name.as_str(), outputs[0].tensor.as_str()), ("price", "variable"));
+        assert_eq!(outputs[3].shape, [2]);
+        assert_eq!(spec.profile.features.iter().filter(|profile| profile.is_some()).count(), 4);
+    }
+
+    #[test]
+    fn a_refusal_of_a_typed_card_names_the_field_too() {
+        for (from, to, expected) in [
+            ("dtype: int64,", "dtype: int65,", "input.features[0].dtype: "),
+            ("example: true", "example: 1", "input.features[1].example: is neither true nor false"),
+            ("example: \"1\"", "example: 1", "input.features[2].example: is not a text"),
+            ("example: \"1\"", "example: a, range: [0, 1]", "input.features[2].range: is for numbers"),
+            (
+                "tensor: both, dtype: fp64, cat",
+                "tensor: both, cat",
+                "input.features[5].dtype: is fp32 in the tensor `both`",
+            ),
+            ("range: [0, 9007199254740993], example: 1", "range: [0, 1], example: 1.5", "is not an integer of int64"),
+            ("dtype: fp64}", "dtype: fp65}", "output"),
+            ("tensor: pair", "tensor: variable", "output.tensors[1]"),
+            ("classes: [a, b]", "classes: [a]", "output.tensors[2].classes: names fewer than two"),
+            ("kind: label, dtype: string, classes: [a, b]", "kind: label", "output.tensors[2]: needs `classes`"),
+            ("keys: [0, 1]", "keys: [0, 0]", "output.tensors[3].keys: has an entry twice"),
+            ("shape: [2]", "shape: [0]", "output.tensors[1].shape: must have"),
+            ("{tensors:", "{threshold: 0.5, tensors:", "output: needs either `label` and `probability`, or `tensors`"),
+            ("kind: b", "kind: c", "golden.rows[0].outputs.kind: is not one of a, b"),
+            ("price: 1,", "", "golden.rows[0].outputs.price: is missing"),
+            ("price: 1,", "price: 1, cost: 1,", "golden.rows[0].outputs.cost: is no output"),
+            ("pair: [1, 2.5]", "pair: 1", "golden.rows[0].outputs.pair: must be a list of 2 values"),
+            ("\"1\": 0.5", "\"2\": 0.5", "golden.rows[0].outputs.map: has the key `2`"),
+            ("[9007199254740993, true", "[0.5, true", "golden.rows[0].features: `id` is not an integer of int64"),
+            ("\"7\", 1, 1]", "\"7\", 1, 2]", "golden.rows[0].features: `size` is not the index of one of S, M"),
+        ] {
+            let change = |text: &str| text.replacen(from, to, 1);
+            let (columns, outputs, row) = (change(COLUMNS), change(OUTPUTS), change(ROW));
+            assert!(columns != COLUMNS || outputs != OUTPUTS || row != ROW, "{from}");
+            let message = typed(&columns, &outputs, &row, PROFILE).expect_err(from).to_string();
+            assert!(message.contains(expected), "{message}\n  should contain {expected}");
+        }
     }
 
     proptest! {

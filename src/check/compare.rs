@@ -201,7 +201,9 @@ fn breaking(live: &LiveVersion, spec: &ModelSpec) -> Vec<String> {
     for old in &live.outputs {
         match outputs.iter().find(|new| new.name == old.name) {
             None => breaks.push(format!("the output `{}` is gone", old.name)),
-            Some(new) if new != old => breaks.push(format!("the output `{}` would have another form or unit", old.name)),
+            Some(new) if new != old => {
+                breaks.push(format!("the output `{}` would have another form or unit", old.name))
+            }
             Some(_) => {}
         }
     }

@@ -8,6 +8,7 @@
 
 mod check;
 mod demo;
+mod folder;
 mod harness;
 mod lifecycle;
 mod memory;

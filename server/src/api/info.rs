@@ -1,6 +1,6 @@
 //! `GET /info`: what is served, from which bytes, trained how, and which commits changed it.
 
-use mainstay_models::spec::{Domain, Dtype, Feature, Metric, OutputKind, Output, OutputTensor, Training};
+use mainstay_models::spec::{Domain, Dtype, Feature, Metric, Output, OutputKind, OutputTensor, Training};
 use mainstay_models::{Blob, Change, CommitId, ModelName, Version};
 use serde::Serialize;
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use percent_encoding::percent_decode_str;
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
@@ -21,7 +21,9 @@ use crate::{page, wire};
 
 mod error;
 mod info;
+mod route;
 
+use self::route::{Route, route};
 pub use error::ApiError;
 
 /// The body of every answer: whole, since every answer is small.
@@ -54,15 +56,6 @@ pub struct Api {
     limits: RequestLimits,
 }
 
-/// What a path asks for.
-enum Route {
-    Page,
-    Asset(&'static page::Asset),
-    Info,
-    /// A prediction by the named or the default model.
-    Predict(Option<String>),
-}
-
 impl Api {
     /// Answers from what `catalog` shows at the moment of each request.
     pub fn new(catalog: Arc<ArcSwap<Catalog>>, runner: Runner, metrics: Arc<Metrics>, limits: RequestLimits) -> Self {
@@ -74,9 +67,12 @@ impl Api {
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let result = match route(request.uri().path()) {
-            Some(Route::Predict(model)) => self.predict(request, model.as_deref(), request_id).await,
-            Some(route) => self.show(&request, &route),
+        let (head, body) = request.into_parts();
+        let result = match route(head.uri.path()) {
+            Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
+            Some(Route::Page) => self.show(&head, page::index),
+            Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
+            Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
@@ -87,21 +83,18 @@ impl Api {
         self.runner.stop();
     }
 
-    fn show<B>(&self, request: &Request<B>, route: &Route) -> Result<Response<Body>, ApiError> {
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Err(ApiError::method(request.method(), "GET, HEAD"));
+    /// What `look` sees in the catalog, for who only reads.
+    fn show(&self, head: &Parts, look: impl FnOnce(&Catalog) -> Response<Body>) -> Result<Response<Body>, ApiError> {
+        if !matches!(head.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::method(&head.method, "GET, HEAD"));
         }
-        let catalog = self.catalog.load();
-        Ok(match route {
-            Route::Page => page::index(&catalog),
-            Route::Asset(asset) => asset.response(),
-            Route::Info | Route::Predict(_) => json(info::render(&catalog)),
-        })
+        Ok(look(&self.catalog.load()))
     }
 
     async fn predict<B>(
         &self,
-        request: Request<B>,
+        head: &Parts,
+        body: B,
         model: Option<&str>,
         request_id: &str,
     ) -> Result<Response<Body>, ApiError>
@@ -112,10 +105,10 @@ impl Api {
         self.metrics.in_flight.inc();
         // Counts down also where the client leaves and this future is dropped.
         let _in_flight = InFlight(&self.metrics);
-        let version = request.uri().query().and_then(|query| wire::query_parameter(query, "version"));
+        let version = head.uri.query().and_then(|query| wire::query_parameter(query, "version"));
         let picked = self.catalog.load().pick(model, version.as_deref());
         let picked = picked.map_err(ApiError::from).inspect_err(|e| self.metrics.refused(None, e.status()))?;
-        let result = self.run(request, &picked, begun, request_id).await;
+        let result = self.run(head, body, &picked, begun, request_id).await;
         if let Err(error) = &result {
             let spec = &picked.version.spec;
             self.metrics.refused(Some((&spec.name, &spec.version)), error.status());
@@ -125,7 +118,8 @@ impl Api {
 
     async fn run<B>(
         &self,
-        request: Request<B>,
+        head: &Parts,
+        body: B,
         picked: &Picked,
         begun: Instant,
         request_id: &str,
@@ -135,13 +129,11 @@ impl Api {
     {
         let version = &picked.version;
         let deadline = begun + self.limits.timeout;
-        let rows = match *request.method() {
-            Method::GET | Method::HEAD => {
-                wire::decode_query(&version.signature, request.uri().query().unwrap_or_default())?
-            }
+        let rows = match head.method {
+            Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
-                check_content(&request)?;
-                let body = self.read(request.into_body(), deadline).await?;
+                check_content(head)?;
+                let body = self.read(body, deadline).await?;
                 self.decode(version, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -202,28 +194,13 @@ impl Drop for InFlight<'_> {
     }
 }
 
-fn route(path: &str) -> Option<Route> {
-    let mut segments = path.strip_prefix('/')?.trim_end_matches('/').split('/');
-    let segments = (segments.next()?, segments.next(), segments.next(), segments.next());
-    match segments {
-        ("", None, ..) => Some(Route::Page),
-        ("info", None, ..) => Some(Route::Info),
-        ("predict", None, ..) => Some(Route::Predict(None)),
-        ("models", Some(name), Some("predict"), None) => {
-            Some(Route::Predict(Some(percent_decode_str(name).decode_utf8_lossy().into_owned())))
-        }
-        (file, None, ..) => page::asset(file).map(Route::Asset),
-        _ => None,
-    }
-}
-
 /// Refuses a body that says of itself that it is not JSON. `application/x-www-form-urlencoded` passes,
 /// since that is what curl says of every body that it is given with `-d`.
-fn check_content<B>(request: &Request<B>) -> Result<(), ApiError> {
-    if request.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+fn check_content(head: &Parts) -> Result<(), ApiError> {
+    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(ApiError::content_encoding());
     }
-    let Some(content_type) = request.headers().get(CONTENT_TYPE) else { return Ok(()) };
+    let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
     let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());

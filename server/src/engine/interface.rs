@@ -198,7 +198,13 @@ impl Interface {
     }
 
     /// `tensor` in the shape `[rows, columns]`, once it is what `input` takes; `rows` is how many the others have.
-    fn check(&self, index: usize, input: &TensorInfo, tensor: Tensor, rows: Option<usize>) -> Result<Tensor, InputError> {
+    fn check(
+        &self,
+        index: usize,
+        input: &TensorInfo,
+        tensor: Tensor,
+        rows: Option<usize>,
+    ) -> Result<Tensor, InputError> {
         let name = || tensor.name().to_owned();
         let got = tensor.elements().datatype();
         if got != input.datatype {
@@ -247,9 +253,133 @@ impl Interface {
         let tensor = |output: &TensorInfo, shape, elements| {
             Tensor::new(&output.name, shape, elements).expect("an answer has a label and all probabilities of each row")
         };
-        vec![
-            tensor(&self.outputs[0], vec![rows], labels),
-            tensor(&self.outputs[1], vec![rows, classes], probabilities),
-        ]
+        vec![tensor(&self.outputs[0], vec![rows], labels), tensor(&self.outputs[1], vec![rows, classes], probabilities)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::{Duration, Instant};
+
+    use super::super::{Engine, Runtime};
+    use super::*;
+
+    /// A model of the folder `content`, which has one for each thing that goes in or comes out.
+    fn model(name: &str) -> (ModelSpec, Engine) {
+        let folder = format!("{}/tests/fixtures/content/{name}", env!("CARGO_MANIFEST_DIR"));
+        let spec = ModelSpec::parse(name, &fs_err::read(format!("{folder}/model.yaml")).unwrap()).unwrap();
+        let file = fs_err::read(format!("{folder}/model.onnx")).unwrap();
+        let engine = Engine::load(&Runtime::load().unwrap(), &file, &spec, NonZeroUsize::MIN).unwrap();
+        (spec, engine)
+    }
+
+    fn ask(engine: &Engine, given: Vec<Tensor>) -> Vec<Tensor> {
+        let rows = engine.interface().rows(given, 100).unwrap();
+        let prediction = engine.run(&rows, Instant::now() + Duration::from_secs(20)).unwrap();
+        engine.interface().tensors(prediction)
+    }
+
+    fn tensor(name: &str, shape: &[usize], elements: Elements) -> Tensor {
+        Tensor::new(name, shape.to_vec(), elements).unwrap()
+    }
+
+    fn texts(texts: &[&str]) -> Elements {
+        Elements::Bytes(texts.iter().map(|text| text.as_bytes().to_vec()).collect())
+    }
+
+    fn shown(tensors: &[TensorInfo]) -> Vec<String> {
+        let one = |tensor: &TensorInfo| format!("{} {} {:?}", tensor.name, tensor.datatype.name(), tensor.shape);
+        tensors.iter().map(one).collect()
+    }
+
+    #[test]
+    fn every_kind_of_model_loads_and_gives_its_golden_answers() {
+        for name in ["columns", "zipmap", "maps", "regression", "several", "doubles", "one-row", "kinds"] {
+            let (spec, engine) = model(name);
+            engine.check_golden(&spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+            engine.warm(&spec).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_metadata_has_the_models_own_names_and_types() {
+        let (_, columns) = model("columns");
+        let inputs = ["age INT64 [-1, 1]", "income FP32 [-1, 1]", "city BYTES [-1, 1]", "plan BYTES [-1, 1]"];
+        assert_eq!(shown(columns.interface().inputs()), inputs);
+        let outputs = ["output_label BYTES [-1]", "output_probability FP32 [-1, 3]"];
+        assert_eq!(shown(columns.interface().outputs()), outputs);
+        let (_, kinds) = model("kinds");
+        assert_eq!(shown(kinds.interface().inputs())[3..], ["large UINT64 [-1, 1]", "small INT32 [-1, 2]"]);
+        assert_eq!(shown(kinds.interface().outputs())[4..], ["negative INT32 [-1, 2]"]);
+        let (_, zipmap) = model("zipmap");
+        assert_eq!(shown(zipmap.interface().inputs()), ["features FP32 [-1, 4]"]);
+        assert_eq!(shown(zipmap.interface().outputs())[0], "output_label INT64 [-1]");
+        let (_, maps) = model("maps");
+        assert_eq!(shown(maps.interface().outputs()), ["class INT64 [-1]", "scores FP32 [-1, 3]"]);
+    }
+
+    #[test]
+    fn tensors_go_in_in_any_order_and_come_out_whole() {
+        let (_, kinds) = model("kinds");
+        let beyond = 9_007_199_254_740_993;
+        let out = ask(
+            &kinds,
+            vec![
+                tensor("small", &[2, 2], Elements::Int32(vec![1, 2, 3, 4])),
+                tensor("text", &[2], texts(&["é", ""])),
+                tensor("large", &[2, 1], Elements::Uint64(vec![u64::MAX, 0])),
+                tensor("flag", &[2, 1], Elements::Bool(vec![true, false])),
+                tensor("id", &[2, 1], Elements::Int64(vec![beyond, -beyond])),
+            ],
+        );
+        assert_eq!(*out[0].elements(), Elements::Int64(vec![beyond + 1, -beyond + 1]));
+        assert_eq!(*out[1].elements(), Elements::Bool(vec![false, true]));
+        assert_eq!(*out[2].elements(), texts(&["é", ""]));
+        assert_eq!(*out[3].elements(), Elements::Uint64(vec![u64::MAX, 0]));
+        assert_eq!((out[4].shape(), out[4].elements()), (&[2, 2][..], &Elements::Int32(vec![-1, -2, -3, -4])));
+
+        let (_, columns) = model("columns");
+        let out = ask(
+            &columns,
+            vec![
+                tensor("age", &[1, 1], Elements::Int64(vec![40])),
+                tensor("income", &[1, 1], Elements::Fp32(vec![42.5])),
+                tensor("city", &[1, 1], texts(&["Porto"])),
+                tensor("plan", &[1, 1], texts(&["pro"])),
+            ],
+        );
+        let Elements::Bytes(label) = out[0].elements() else { panic!("no text") };
+        assert!([&b"leaves"[..], b"stays", b"wavers"].contains(&label[0].as_slice()));
+        assert_eq!(out[1].shape(), [1, 3]);
+    }
+
+    #[test]
+    fn no_rows_have_answers_of_no_rows() {
+        let (_, zipmap) = model("zipmap");
+        let out = ask(&zipmap, vec![tensor("features", &[0, 4], Elements::Fp32(vec![]))]);
+        assert_eq!((out[0].shape(), out[1].shape()), (&[0][..], &[0, 3][..]));
+        let (_, several) = model("several");
+        let out = ask(&several, vec![tensor("features", &[0, 4], Elements::Fp32(vec![]))]);
+        assert_eq!(out[0].shape(), [0, 2]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let (_, kinds) = model("kinds");
+        let refused = |given| kinds.interface().rows(given, 2).unwrap_err();
+        let id = |count: usize| tensor("id", &[count, 1], Elements::Int64(vec![1; count]));
+        assert!(matches!(refused(vec![id(1)]), InputError::Missing { name } if name == "flag"));
+        assert!(matches!(refused(vec![id(1), id(1)]), InputError::Twice { index: 1, .. }));
+        assert!(matches!(refused(vec![id(3)]), InputError::TooManyRows { index: 0, rows_max: 2 }));
+        let flags = tensor("flag", &[2, 1], Elements::Bool(vec![true; 2]));
+        let expected = InputError::Shape { index: 1, name: "flag".into(), expected: vec![1, 1], got: vec![2, 1] };
+        assert_eq!(refused(vec![id(1), flags]), expected);
+        let wrong = tensor("id", &[1, 1], Elements::Int32(vec![1]));
+        assert_eq!(refused(vec![wrong]).to_string(), "the input `id` is INT32; send INT64");
+        let other = tensor("other", &[1, 1], Elements::Int32(vec![1]));
+        assert!(refused(vec![other]).to_string().starts_with("there is no input `other`; the inputs are id, flag,"));
+        let zero = tensor("text", &[1], texts(&["a\0b"]));
+        assert!(matches!(refused(vec![zero]), InputError::Text { index: 0, element: 0, .. }));
     }
 }

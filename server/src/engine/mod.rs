@@ -16,8 +16,8 @@ mod compiled;
 mod golden;
 mod interface;
 mod onnx;
-mod parity;
 mod outputs;
+mod parity;
 mod pool;
 mod runtime;
 mod sessions;
@@ -256,7 +256,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use ndarray::s;
+    use mainstay_models::spec::{Classifier, Expected, Output};
+    use ndarray::{ArrayView2, s};
 
     use super::*;
 
@@ -286,6 +287,18 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
+    /// What a classifier says of `rows`.
+    fn run(engine: &Engine, rows: &ArrayView2<'_, f32>) -> Answer {
+        engine.run(&rows.to_owned().into(), soon()).unwrap().into_classes().unwrap()
+    }
+
+    fn classifier(spec: &mut ModelSpec) -> &mut Classifier {
+        match &mut spec.output {
+            Output::Classifier(classifier) => classifier,
+            Output::Tensors(_) => panic!("no classifier"),
+        }
+    }
+
     #[test]
     fn the_shipped_models_load_warm_up_and_give_their_golden_answers() {
         for version in ["1.0.0", "1.1.0"] {
@@ -301,12 +314,12 @@ mod tests {
     #[test]
     fn more_rows_than_one_run_takes_are_answered_in_their_order() {
         let engine = forest(1);
-        let golden = golden::rows(&spec("1.0.0"));
+        let golden = golden::matrix(&spec("1.0.0"));
         let rows = ndarray::Array2::from_shape_fn((ROWS_PER_RUN_MAX + 3, 4), |(row, feature)| {
             golden[[row % golden.nrows(), feature]]
         });
-        let whole = engine.run(&rows.view(), soon()).unwrap();
-        let alone = engine.run(&golden.view(), soon()).unwrap();
+        let whole = run(&engine, &rows.view());
+        let alone = run(&engine, &golden.view());
         assert_eq!(whole.probabilities.dim(), (ROWS_PER_RUN_MAX + 3, 3));
         for row in 0..rows.nrows() {
             assert_eq!(whole.labels[row], alone.labels[row % golden.nrows()]);
@@ -317,45 +330,46 @@ mod tests {
     #[test]
     fn rows_may_lie_in_memory_in_any_order_and_may_be_none() {
         let engine = forest(1);
-        let golden = golden::rows(&spec("1.0.0"));
+        let golden = golden::matrix(&spec("1.0.0"));
         let columns_first = golden.t().as_standard_layout().into_owned().reversed_axes();
         assert!(!columns_first.is_standard_layout());
-        let expected = engine.run(&golden.view(), soon()).unwrap();
-        assert_eq!(engine.run(&columns_first.view(), soon()).unwrap(), expected);
-        let none = engine.run(&golden.slice(s![..0, ..]), soon()).unwrap();
+        let expected = run(&engine, &golden.view());
+        assert_eq!(run(&engine, &columns_first.view()), expected);
+        let none = run(&engine, &golden.slice(s![..0, ..]));
         assert_eq!((none.labels.len(), none.probabilities.dim()), (0, (0, 3)));
     }
 
     #[test]
     fn rows_of_another_width_are_refused() {
-        let refused = forest(1).run(&ndarray::Array2::zeros((2, 5)).view(), soon());
-        assert!(matches!(refused, Err(RunError::Features { expected: 4, got: 5 })));
+        let refused = forest(1).run(&ndarray::Array2::zeros((2, 5)).into(), soon());
+        let refused = refused.unwrap_err().to_string();
+        assert_eq!(refused, "cannot run the model on rows of 5 features: it takes rows of 4 features");
     }
 
     #[test]
     fn a_busy_engine_says_so_at_once_or_at_the_deadline() {
         let engine = forest(1);
-        let rows = ndarray::Array2::zeros((1, 4));
+        let rows = Rows::Matrix(ndarray::Array2::zeros((1, 4)));
         let busy = sessions(&engine).pool.wait();
-        assert!(engine.try_run(&rows.view()).is_none());
-        let late = engine.run(&rows.view(), Instant::now() + Duration::from_millis(5));
+        assert!(engine.try_run(&rows).is_none());
+        let late = engine.run(&rows, Instant::now() + Duration::from_millis(5));
         assert!(matches!(late, Err(RunError::Busy)));
         drop(busy);
-        assert!(engine.try_run(&rows.view()).unwrap().is_ok());
+        assert!(engine.try_run(&rows).unwrap().is_ok());
     }
 
     #[test]
     fn many_threads_share_few_sessions_and_get_their_own_answers() {
         let engine = forest(2);
-        let golden = golden::rows(&spec("1.0.0"));
-        let expected = engine.run(&golden.view(), soon()).unwrap();
+        let golden = golden::matrix(&spec("1.0.0"));
+        let expected = run(&engine, &golden.view());
         thread::scope(|scope| {
             for thread in 0..8 {
                 let (engine, golden, expected) = (&engine, &golden, &expected);
                 scope.spawn(move || {
                     for i in 0..500 {
                         let row = (thread + i) % golden.nrows();
-                        let answer = engine.run(&golden.slice(s![row..=row, ..]), soon()).unwrap();
+                        let answer = run(engine, &golden.slice(s![row..=row, ..]));
                         assert_eq!(answer.probabilities.row(0), expected.probabilities.row(row));
                     }
                 });
@@ -374,27 +388,27 @@ mod tests {
             }
         };
         assert_eq!(
-            change(|spec| spec.input.tensor = "rows".into()),
+            change(|spec| spec.input.tensors[0].name = "rows".into()),
             "the model's input: model.yaml expects `rows`, the model file has `features`"
         );
         assert_eq!(
-            change(|spec| drop(spec.input.features.pop())),
+            change(|spec| drop(spec.input.tensors[0].columns.pop())),
             "the model's input: model.yaml expects `features` of f32 [any, 3], the model file has Tensor<f32>(N, 4)"
         );
         assert_eq!(
-            change(|spec| spec.output.label.classes.push("other".into())),
+            change(|spec| classifier(spec).label.classes.push("other".into())),
             "the model's probability output: model.yaml expects `probabilities` of f32 [any, 4], the model file has Tensor<f32>(N, 3)"
         );
         assert_eq!(
-            change(|spec| spec.output.label.tensor = "probabilities".into()),
+            change(|spec| classifier(spec).label.tensor = "probabilities".into()),
             "the model's label output: model.yaml expects `probabilities` of i64 [any] or [any, 1], the model file has Tensor<f32>(N, 3)"
         );
         assert_eq!(
-            change(|spec| spec.output.probability.tensor = "label".into()),
+            change(|spec| classifier(spec).probability.tensor = "label".into()),
             "the model's probability output: model.yaml expects `label` of f32 [any, 3], the model file has Tensor<i64>(N)"
         );
         assert_eq!(
-            change(|spec| spec.output.probability.tensor = "scores".into()),
+            change(|spec| classifier(spec).probability.tensor = "scores".into()),
             "the model's probability output: model.yaml expects `scores`, the model file has `label`, `probabilities`"
         );
     }
@@ -432,13 +446,20 @@ mod tests {
     fn a_golden_row_that_differs_is_named() {
         let engine = forest(1);
         let mut spec = spec("1.0.0");
-        spec.golden.rows[1].label = 0;
+        let expected =
+            |spec: &mut ModelSpec, row: usize, change: fn(&mut u32, &mut Vec<f32>)| match &mut spec.golden.rows[row]
+                .expected
+            {
+                Expected::Class { label, probability } => change(label, probability),
+                Expected::Tensors(_) => panic!("no classifier"),
+            };
+        expected(&mut spec, 1, |label, _| *label = 0);
         assert_eq!(
             engine.check_golden(&spec).unwrap_err().to_string(),
             "golden row 1 alone: expected the label 0, got 2"
         );
-        spec.golden.rows[1].label = 2;
-        spec.golden.rows[3].probability[0] = 0.5;
+        expected(&mut spec, 1, |label, _| *label = 2);
+        expected(&mut spec, 3, |_, probability| probability[0] = 0.5);
         spec.golden.tolerance = 0.25;
         assert_eq!(
             engine.check_golden(&spec).unwrap_err().to_string(),

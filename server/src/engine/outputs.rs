@@ -213,10 +213,11 @@ impl OutputPlan {
     fn append(&self, elements: &mut Elements, given: &DynValue, rows: usize, first: usize) -> Result<(), RunError> {
         if let Form::Maps(keys, kind) = &self.form {
             let values = maps(given, &self.tensor, keys, *kind, first)?;
-            check_shape(&self.tensor, &[rows, keys.names.len()], &[
-                (values.len() / keys.names.len()) as i64,
-                keys.names.len() as i64,
-            ])?;
+            check_shape(
+                &self.tensor,
+                &[rows, keys.names.len()],
+                &[(values.len() / keys.names.len()) as i64, keys.names.len() as i64],
+            )?;
             elements.extend_from(&Elements::Fp32(values));
             return Ok(());
         }
@@ -316,8 +317,7 @@ pub(super) fn describe(rows: &Rows) -> String {
     match rows {
         Rows::Matrix(matrix) => format!("rows of {} features", matrix.ncols()),
         Rows::Tensors(tensors) => {
-            let tensor =
-                |t: &Tensor| format!("`{}` of {} {:?}", t.name(), t.elements().datatype().name(), t.shape());
+            let tensor = |t: &Tensor| format!("`{}` of {} {:?}", t.name(), t.elements().datatype().name(), t.shape());
             tensors.iter().map(tensor).collect::<Vec<_>>().join(", ")
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Both are asked about the golden rows, and about rows that are made to find where they part: every threshold of a
 //! feature and its neighbours in the last bit, missing values, infinities, zeros of both signs, numbers too small and too
-//! large, and random ones inside and far outside what training saw. The rows are the same each time.
+//! large, random ones inside and far outside what training saw, and pairs of rows as close as can be between which the
+//! answer changes: a model that computes features cuts where no threshold of its file is. The rows are the same each time.
 
 use mainstay_models::ModelSpec;
 use mainstay_models::spec::Domain;
@@ -20,6 +21,10 @@ const ROWS_MIN: usize = 10_000;
 const ROWS_MAX: usize = 50_000;
 /// Rows of one run.
 const ROWS_PER_RUN: usize = 512;
+/// Between how many pairs of rows the place is sought where the answer changes.
+const PAIRS: usize = 1_000;
+/// After so many halvings no float32 lies between the two rows of a pair, unless the change is near zero.
+const HALVINGS: usize = 32;
 /// How many of the rows are compared alone too, since a model may take another path for one row.
 const ALONE: usize = 500;
 /// By how much a probability may differ; for numbers above 1, times them.
@@ -78,7 +83,9 @@ impl Engine {
                 let rows = rows(spec, &thresholds(model));
                 compare(compiled, sessions, &golden::matrix(spec))?;
                 compare(compiled, sessions, &rows)?;
-                Ok(Parity { rows: rows.nrows() })
+                let changes = changes(compiled, &rows);
+                compare(compiled, sessions, &changes)?;
+                Ok(Parity { rows: rows.nrows() + changes.nrows() })
             }
             _ => Err(ParityError::Kinds),
         }
@@ -133,7 +140,7 @@ fn near(got: f32, expected: f32) -> bool {
 }
 
 /// The thresholds of all trees of a model, by the number of the feature that they are compared with. In a model that
-/// computes features, they are compared with other numbers too; then some of these are wasted, and none is missing.
+/// computes features they may be thresholds of computed ones, which no row meets exactly: [`changes`] finds those.
 fn thresholds(model: &[u8]) -> Vec<Vec<f32>> {
     let graph = proto::Model::decode(model).ok().and_then(|model| model.graph).unwrap_or_default();
     let mut thresholds = Vec::new();
@@ -203,6 +210,26 @@ fn rows(spec: &ModelSpec, thresholds: &[Vec<f32>]) -> Array2<f32> {
     rows
 }
 
+/// Pairs of neighbouring rows between which the compiled model's answer changes, found by halving the way between rows
+/// that training could have seen.
+fn changes(compiled: &Compiled, rows: &Array2<f32>) -> Array2<f32> {
+    let seen = rows.slice(s![..;4, ..]);
+    let pairs = PAIRS.min(seen.nrows() - 1);
+    let (mut from, mut to) = (seen.slice(s![..pairs, ..]).to_owned(), seen.slice(s![1..=pairs, ..]).to_owned());
+    let said = compiled.run_raw(&from.view());
+    let classes = said.1.len() / pairs;
+    for _ in 0..HALVINGS {
+        let middle = (&from + &to) / 2.0;
+        let there = compiled.run_raw(&middle.view());
+        for pair in 0..pairs {
+            let probabilities = pair * classes..(pair + 1) * classes;
+            let same = there.0[pair] == said.0[pair] && there.1[probabilities.clone()] == said.1[probabilities];
+            if same { &mut from } else { &mut to }.row_mut(pair).assign(&middle.row(pair));
+        }
+    }
+    ndarray::concatenate![Axis(0), from, to]
+}
+
 /// SplitMix64: the same numbers each time, whatever library is in use.
 struct Random(u64);
 
@@ -230,6 +257,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use mainstay_models::embedded;
+    use mainstay_models::spec::{Output, Value};
 
     use super::super::{LoadError, Runtime};
     use super::proto::{Attribute, Dimension, Graph, Info, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type};
@@ -244,12 +272,14 @@ mod tests {
         let mut spec = ModelSpec::parse("model.yaml", embedded::MODELS[0].spec).unwrap();
         let mut feature = spec.input.features[0].clone();
         feature.domain = Domain::Number { min: -2.0, max: 2.0 };
-        spec.input.tensor = "features".into();
+        spec.input.tensors[0].name = "features".into();
+        spec.input.tensors[0].columns = (0..features).collect();
         spec.input.features = vec![feature; features];
-        spec.output.label.tensor = "label".into();
-        spec.output.label.classes = (0..classes).map(|class| class.to_string()).collect();
-        spec.output.probability.tensor = "probabilities".into();
-        spec.golden.rows.iter_mut().for_each(|row| row.features.resize(features, 0.5));
+        let Output::Classifier(output) = &mut spec.output else { panic!("no classifier") };
+        output.label.tensor = "label".into();
+        output.label.classes = (0..classes).map(|class| class.to_string()).collect();
+        output.probability.tensor = "probabilities".into();
+        spec.golden.rows.iter_mut().for_each(|row| row.features.resize(features, Value::Number(0.5)));
         spec
     }
 
@@ -306,6 +336,23 @@ mod tests {
         let node = node("", "Einsum", &["features"], &["probabilities"], vec![]);
         let refused = Engine::compile(&file(vec![node], vec![], 3), &card(3, 2)).unwrap_err();
         assert_eq!(refused.to_string(), "in Einsum: the compiled executor does not know the operator Einsum");
+    }
+
+    #[test]
+    fn rows_are_found_on_both_sides_of_a_change() {
+        let shipped = embedded::MODELS[3];
+        let spec = ModelSpec::parse("model.yaml", shipped.spec).unwrap();
+        let compiled = Engine::compile(shipped.artifact, &spec).unwrap();
+        let Kind::Compiled(compiled) = &compiled.kind else { unreachable!() };
+        let pairs = changes(compiled, &rows(&spec, &thresholds(shipped.artifact)));
+        let (_, said) = compiled.run_raw(&pairs.view());
+        let apart = |pair: usize| said[pair * 2] != said[(pair + PAIRS) * 2];
+        let close = |pair: usize| {
+            let rows = pairs.row(pair).into_iter().zip(pairs.row(pair + PAIRS));
+            rows.into_iter().all(|(from, to)| (from - to).abs() <= 4.0 * f32::EPSILON * from.abs().max(1.0))
+        };
+        let found = (0..PAIRS).filter(|&pair| apart(pair) && close(pair)).count();
+        assert!(found * 10 >= PAIRS * 9, "{found} of {PAIRS}");
     }
 
     // Random models.
@@ -558,10 +605,13 @@ mod tests {
                 refused += 1;
                 continue;
             };
-            let (Kind::Compiled(compiled), Kind::Sessions(oracle)) = (&compiled.0, &oracle.0) else { unreachable!() };
+            let (Kind::Compiled(compiled), Kind::Sessions(oracle)) = (&compiled.kind, &oracle.kind) else {
+                unreachable!()
+            };
             let all = rows(&spec, &thresholds(&model));
             let some = all.slice(s![..2_000, ..]).into_owned();
-            if let Err(error) = compare(compiled, oracle, &some) {
+            let compared = compare(compiled, oracle, &some);
+            if let Err(error) = compared.and_then(|()| compare(compiled, oracle, &changes(compiled, &some))) {
                 let what = Model::decode(model.as_slice()).unwrap().graph.unwrap();
                 let what: Vec<_> = what.node.iter().map(|node| node.op_type.as_str()).collect();
                 // ONNX Runtime adds up products in an order of its own for some shapes. Then it serves the model.

@@ -157,7 +157,12 @@ impl Sessions {
 
 impl InputPlan {
     /// The rows `first..first + count` of a tensor of this input's datatype, as ONNX Runtime takes them.
-    fn value<'v>(&self, elements: &'v Elements, first: usize, count: usize) -> Result<SessionInputValue<'v>, ort::Error> {
+    fn value<'v>(
+        &self,
+        elements: &'v Elements,
+        first: usize,
+        count: usize,
+    ) -> Result<SessionInputValue<'v>, ort::Error> {
         fn view<'v, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
             shape: &[usize],
             values: &'v [T],
@@ -184,7 +189,9 @@ impl InputPlan {
                 let texts: Vec<_> = values[range].iter().map(text).collect();
                 OrtTensor::from_string_array((shape.to_vec(), texts.as_slice())).map(SessionInputValue::from)
             }
-            Elements::Fp16(_) | Elements::Bf16(_) => Err(ort::Error::new("no model of a card takes numbers of 16 bits")),
+            Elements::Fp16(_) | Elements::Bf16(_) => {
+                Err(ort::Error::new("no model of a card takes numbers of 16 bits"))
+            }
         }
     }
 }

@@ -66,6 +66,8 @@ enum Size {
     Rows,
     /// This one. A model need not declare it: what a run gives is checked again.
     Fixed(usize),
+    /// This one, or one: some converters declare a single column whatever a regressor gives.
+    Claimed(usize),
 }
 
 /// How a model with these inputs and outputs is run as its spec says.
@@ -107,7 +109,8 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
     let Classifier { label, probability, .. } = classifier;
     let classes = &label.classes;
     let is_text = |outlet: &&Outlet| {
-        matches!(outlet.dtype(), ValueType::Tensor { ty: TensorElementType::String, .. }) && outlet.name() == label.tensor
+        matches!(outlet.dtype(), ValueType::Tensor { ty: TensorElementType::String, .. })
+            && outlet.name() == label.tensor
     };
     let labels = if outputs.iter().any(|outlet| is_text(&outlet)) { Labels::Names } else { Labels::Indices };
     let element = if labels == Labels::Names { TensorElementType::String } else { TensorElementType::Int64 };
@@ -150,7 +153,7 @@ fn output_plan(outputs: &[Outlet], output: &OutputTensor) -> Result<OutputPlan, 
         })?;
     } else {
         let whole: Vec<Size> =
-            std::iter::once(Size::Rows).chain(output.shape.iter().map(|&size| Size::Fixed(size))).collect();
+            std::iter::once(Size::Rows).chain(output.shape.iter().map(|&size| Size::Claimed(size))).collect();
         let column = [Size::Rows, Size::Fixed(1)];
         let shapes: &[&[Size]] = if output.shape.is_empty() { &[&whole, &column] } else { &[&whole] };
         expect("output", outputs, &output.tensor, element(output.dtype), shapes)?;
@@ -231,7 +234,10 @@ impl Size {
         match self {
             // One: the model takes a row at a time, or its converter thought of one.
             Self::Rows => declared < 0 || declared == 1,
-            Self::Fixed(size) => declared < 0 || usize::try_from(declared).is_ok_and(|declared| declared == *size),
+            Self::Claimed(_) if declared == 1 => true,
+            Self::Fixed(size) | Self::Claimed(size) => {
+                declared < 0 || usize::try_from(declared).is_ok_and(|declared| declared == *size)
+            }
         }
     }
 }
@@ -240,7 +246,7 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rows => f.write_str("any"),
-            Self::Fixed(size) => size.fmt(f),
+            Self::Fixed(size) | Self::Claimed(size) => size.fmt(f),
         }
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use mainstay_models::Digest;
 
 /// A file that the page loads.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Asset {
     file: &'static str,
     content_type: &'static str,

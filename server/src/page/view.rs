@@ -66,8 +66,10 @@ struct FieldView<'a> {
     example: String,
     /// Of a number: the least and the greatest value that training saw.
     range: Option<(String, String)>,
-    /// Of a category.
-    categories: &'a [String],
+    /// What can be chosen, where it can only be chosen.
+    categories: Vec<&'a str>,
+    /// For the script: `number`, `integer`, `category`, `text` or `truth`.
+    kind: &'static str,
 }
 
 struct ChangeView<'a> {
@@ -182,13 +184,17 @@ impl<'a> FormView<'a> {
 
 impl<'a> FieldView<'a> {
     fn of(id: String, feature: &'a Feature) -> Self {
-        let (range, categories) = match &feature.domain {
-            Domain::Number { min, max } => (Some((number(*min), number(*max))), [].as_slice()),
-            Domain::Category(categories) => (None, categories.as_slice()),
-            Domain::Text | Domain::Truth => (None, [].as_slice()),
+        let (range, categories, kind) = match &feature.domain {
+            Domain::Number { min, max } => {
+                let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
+                (Some((number(*min), number(*max))), Vec::new(), kind)
+            }
+            Domain::Category(categories) => (None, categories.iter().map(String::as_str).collect(), "category"),
+            Domain::Text => (None, Vec::new(), "text"),
+            Domain::Truth => (None, vec!["true", "false"], "truth"),
         };
         let example = feature.example.to_string();
-        Self { id, feature, example, range, categories }
+        Self { id, feature, example, range, categories, kind }
     }
 
     fn unit(&self) -> &str {
@@ -218,7 +224,11 @@ fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
             (Domain::Number { .. }, Domain::Number { .. }) => true,
             (a, b) => a == b,
         };
-        domain && a.dtype == b.dtype && a.name == b.name && a.unit == b.unit && a.default.is_some() == b.default.is_some()
+        domain
+            && a.dtype == b.dtype
+            && a.name == b.name
+            && a.unit == b.unit
+            && a.default.is_some() == b.default.is_some()
     };
     let (a_features, b_features) = (&a.input.features, &b.input.features);
     a.output.classes() == b.output.classes()

@@ -29,6 +29,7 @@ use crate::engine::EngineChoice;
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::wire::Signature;
 
+mod folder;
 mod loads;
 mod status;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod tests;
 mod trial;
 mod verdict;
 
+pub use folder::FolderError;
 use loads::{Bench, Loads, Outcome};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};

@@ -117,7 +117,9 @@ impl Column<'_> {
         match self.tensor.elements() {
             Elements::Bool(values) => values[at].serialize(serializer),
             Elements::Uint8(values) => values[at].serialize(serializer),
-            Elements::Uint16(values) | Elements::Fp16(values) | Elements::Bf16(values) => values[at].serialize(serializer),
+            Elements::Uint16(values) | Elements::Fp16(values) | Elements::Bf16(values) => {
+                values[at].serialize(serializer)
+            }
             Elements::Uint32(values) => values[at].serialize(serializer),
             Elements::Uint64(values) => values[at].serialize(serializer),
             Elements::Int8(values) => values[at].serialize(serializer),
