@@ -336,7 +336,7 @@ mod tests {
         let (start, rest) = text.split_once("input:\n").unwrap();
         let (_, rest) = rest.split_once("output:\n").unwrap();
         let (end, _) = rest.split_once("golden:\n").unwrap();
-        let (_, profile) = rest.split_once("  classes:\n  - ").unwrap();
+        let (_, profile) = rest.split_once("  classes:\n    - ").unwrap();
         let profiled = match domain {
             "" => "[]",
             _ => "[{name: x, edges: [0, 1], counts: [1]}]",
@@ -344,7 +344,7 @@ mod tests {
         let card = format!(
             "{start}input:\n  features: [{{name: x, description: x, dtype: {dtype}, {domain}example: {example}}}]\noutput:\n{end}\
              golden: {{tolerance: 0.1, rows: [{{features: [{example}], label: 0, probability: [1, 0, 0]}}]}}\n\
-             profile:\n  features: {profiled}\n  classes:\n  - {profile}"
+             profile:\n  features: {profiled}\n  classes:\n    - {profile}"
         );
         let input = ModelSpec::parse("model.yaml", card.as_bytes()).unwrap_or_else(|e| panic!("{e}\n{card}")).input;
         let layout = Layout::new(&input);
