@@ -572,8 +572,8 @@ impl ModelSpec {
         let artifact = Artifact::validate(raw.artifact)?;
         let input = Input::validate(raw.input)?;
         let output = Output::validate(raw.output)?;
-        let golden = Golden::validate(raw.golden, &input, &output)?;
         let profile = Profile::validate(raw.profile, &input, &output)?;
+        let golden = Golden::validate(raw.golden, &input, &output)?;
         Ok(Self {
             name: raw.name,
             version: raw.version,

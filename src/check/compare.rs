@@ -242,14 +242,11 @@ fn feature(old: &LiveFeature, new: &Feature, breaks: &mut Vec<String>) {
     {
         breaks.push(format!("feature `{name}` would take integers only"));
     }
-    match (&old.categories, &new.domain) {
-        (Some(old), Domain::Category(new)) => {
-            let gone: Vec<_> = old.iter().filter(|category| !new.contains(category)).map(String::as_str).collect();
-            if !gone.is_empty() {
-                breaks.push(format!("feature `{name}` would no longer take {}", gone.join(", ")));
-            }
+    if let (Some(old), Domain::Category(new)) = (&old.categories, &new.domain) {
+        let gone: Vec<_> = old.iter().filter(|category| !new.contains(category)).map(String::as_str).collect();
+        if !gone.is_empty() {
+            breaks.push(format!("feature `{name}` would no longer take {}", gone.join(", ")));
         }
-        _ => {}
     }
     if old.unit != new.unit {
         let unit = |unit: &Option<String>| unit.as_ref().map_or("none".to_owned(), |unit| format!("`{unit}`"));

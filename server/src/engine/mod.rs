@@ -392,7 +392,7 @@ mod tests {
             "the model's input: model.yaml expects `rows`, the model file has `features`"
         );
         assert_eq!(
-            change(|spec| drop(spec.input.tensors[0].columns.pop())),
+            change(|spec| spec.input.tensors[0].columns.truncate(3)),
             "the model's input: model.yaml expects `features` of f32 [any, 3], the model file has Tensor<f32>(N, 4)"
         );
         assert_eq!(

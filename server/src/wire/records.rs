@@ -321,8 +321,8 @@ mod tests {
             );
             decode(&shipped("pred-main"), body.as_bytes(), 1)
         };
-        assert_eq!(row(r#""L""#).unwrap()[[0, 0]], 0.0);
-        assert_eq!(row(r#""H""#).unwrap()[[0, 0]], 2.0);
+        assert_eq!(matrix(row(r#""L""#).unwrap())[[0, 0]], 0.0);
+        assert_eq!(matrix(row(r#""H""#).unwrap())[[0, 0]], 2.0);
         for bad in [r#""X""#, "0", "null"] {
             let Err(DecodeError::Invalid(details)) = row(bad) else { panic!("{bad}") };
             assert_eq!((details[0].feature.as_str(), details[0].expected.as_str()), ("type", "one of L, M, H"));
