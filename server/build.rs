@@ -4,6 +4,8 @@
 //! set up with, held to the digest in `onnxruntime/<platform>.txt`; the library itself is held to the digest in
 //! [`PLATFORMS`]. Nothing is fetched where `ORT_DYLIB_PATH` names a library, or where an earlier build left the right one.
 //! Whatever goes wrong is one sentence that says what to do.
+//!
+//! Compiles `proto/inference.proto` too, without a protoc.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -58,6 +60,26 @@ fn main() {
         Ok(path) => println!("cargo::rustc-env=MAINSTAY_ONNXRUNTIME={}", path.display()),
         Err(problem) => println!("cargo::error={problem}"),
     }
+    // Where this file is a module of tests, what compiles the protocol is not there.
+    #[cfg(not(test))]
+    if let Err(problem) = protocol() {
+        println!("cargo::error=cannot compile server/proto/inference.proto: {problem}; correct it");
+    }
+}
+
+/// Compiles the gRPC protocol, and keeps its description for clients that ask for it.
+#[cfg(not(test))]
+fn protocol() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let file = folder.join("inference.proto");
+    println!("cargo::rerun-if-changed={}", file.display());
+    let mut compiler = protox::Compiler::new([&folder])?;
+    compiler.open_file(&file)?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("inference.bin"), compiler.encode_file_descriptor_set())?;
+    let builder = tonic_prost_build::configure().build_client(false).build_transport(false).bytes(".");
+    builder.compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
 }
 
 fn library() -> Result<PathBuf, String> {

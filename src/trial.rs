@@ -18,12 +18,15 @@ pub struct Arguments {
     spec: Blob,
     #[arg(long, value_parser = parse_trial_argument)]
     artifact: Blob,
+    /// How much memory the trial may take
+    #[arg(long)]
+    memory_bytes: u64,
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to the server")]
 pub fn run(arguments: &Arguments) -> ExitCode {
     let version = ReleasedVersion { spec: arguments.spec, artifact: arguments.artifact };
-    match run_trial(&arguments.store, &version) {
+    match run_trial(&arguments.store, &version, arguments.memory_bytes) {
         Ok(admission) => {
             println!("{admission}");
             ExitCode::SUCCESS

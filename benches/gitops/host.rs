@@ -13,6 +13,15 @@ use super::{cpu_seconds, harness::eventually};
 /// How often the backend is run to find out what it costs.
 const RUNS: u32 = 50;
 
+/// Where its lists of references come from.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Answers {
+    /// From git, each anew.
+    Made,
+    /// From git once, and from nginx's cache for an hour.
+    Cached,
+}
+
 /// The host. It ends with this.
 pub struct Host {
     nginx: Child,
@@ -29,7 +38,7 @@ impl Host {
     }
 
     /// Serves the repositories that lie in `folder`.
-    pub fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path, answers: Answers) -> Self {
         let at = folder.display();
         let openssl = |arguments: &[&str]| {
             let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
@@ -57,9 +66,13 @@ impl Host {
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
             .concat();
+        // The backend forbids it, for hosts whose references change.
+        let cached = "fastcgi_cache lists; fastcgi_cache_key $request_method$request_uri; fastcgi_cache_valid 200 1h; \
+                      fastcgi_ignore_headers Cache-Control Expires;";
+        let cached = if answers == Answers::Cached { cached } else { "" };
         let configuration = format!(
             "daemon off; master_process off; pid {at}/pid; error_log stderr; events {{}}
-            http {{ {temporary} access_log off; server {{
+            http {{ {temporary} fastcgi_cache_path {at}/cache keys_zone=lists:1m; access_log off; server {{ {cached}
                 listen 127.0.0.1:{port} ssl; ssl_certificate {at}/host.pem; ssl_certificate_key {at}/host.key;
                 location / {{
                     auth_basic git; auth_basic_user_file {at}/passwords; fastcgi_pass unix:{at}/gateway;

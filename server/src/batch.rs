@@ -39,6 +39,7 @@ pub enum RunnerError {
 struct Job {
     version: Arc<LoadedVersion>,
     rows: Rows,
+    queued: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Result<Prediction, RunnerError>>,
 }
@@ -67,7 +68,7 @@ impl Runner {
             return result.map_err(RunnerError::Failed);
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { version: Arc::clone(version), rows, deadline, reply };
+        let job = Job { version: Arc::clone(version), rows, queued: Instant::now(), deadline, reply };
         self.queue.try_send(job).map_err(|e| match e {
             TrySendError::Full(_) => RunnerError::Full,
             TrySendError::Disconnected(_) => unreachable!("the workers live as long as the runner"),
@@ -88,11 +89,12 @@ impl Runner {
 }
 
 fn work(jobs: &Receiver<Job>) {
-    for Job { version, rows, deadline, reply } in jobs {
+    for Job { version, rows, queued, deadline, reply } in jobs {
         if reply.is_closed() {
             continue;
         }
-        let answer = if Instant::now() >= deadline {
+        let taken = Instant::now();
+        let answer = if taken >= deadline {
             Err(RunnerError::Late)
         } else {
             version.engine.run(&rows, deadline).map_err(|e| match e {
@@ -100,6 +102,9 @@ fn work(jobs: &Receiver<Job>) {
                 failed => RunnerError::Failed(failed),
             })
         };
+        if answer.is_ok() {
+            version.metrics.queued(taken - queued);
+        }
         // A caller that left meanwhile wants no answer.
         let _ = reply.send(answer);
     }

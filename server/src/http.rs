@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::api::{Api, ApiError, Body};
+use crate::grpc::Grpc;
 
 /// Carries the id by which an answer and the log's lines about it are brought together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -55,7 +57,13 @@ pub struct ConnectionLimits {
 }
 
 /// Answers every request on `listener` with `api` until `shutdown` completes, and then those at hand.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimits, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    grpc: Arc<Grpc>,
+    limits: ConnectionLimits,
+    shutdown: impl Future<Output = ()>,
+) {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
     http.http2()
@@ -65,8 +73,13 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimit
         .keep_alive_interval(Duration::from_secs(30));
     let stack = ServiceBuilder::new().load_shed().concurrency_limit(limits.requests_max).service(tower::service_fn(
         move |(request, id): (Request<Incoming>, HeaderValue)| {
-            let api = Arc::clone(&api);
-            async move { Ok::<_, Infallible>(api.answer(request, text(&id)).await) }
+            let (api, grpc) = (Arc::clone(&api), Grpc::is_call(&request).then(|| Arc::clone(&grpc)));
+            async move {
+                Ok::<_, Infallible>(match grpc {
+                    Some(grpc) => grpc.answer(request, text(&id)).await.map(Either::Right),
+                    None => api.answer(request, text(&id)).await.map(Either::Left),
+                })
+            }
         },
     ));
     let places = Arc::new(Semaphore::new(limits.connections_max));
@@ -85,11 +98,16 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, limits: ConnectionLimit
             first.store(true, Ordering::Relaxed);
             let stack = stack.clone();
             async move {
-                let id = request_id(&request);
+                let (id, is_call) = (request_id(&request), Grpc::is_call(&request));
                 // The limit is the only layer that fails, and it fails at once.
                 let answered = stack.oneshot((request, id.clone())).await;
-                let mut response: Response<Body> =
-                    answered.unwrap_or_else(|_| ApiError::overloaded().into_response(text(&id)));
+                let mut response: Response<Either<Body, tonic::body::Body>> = answered.unwrap_or_else(|_| {
+                    if is_call {
+                        Grpc::overloaded().map(Either::Right)
+                    } else {
+                        ApiError::overloaded().into_response(text(&id)).map(Either::Left)
+                    }
+                });
                 response.headers_mut().insert(REQUEST_ID, id);
                 Ok::<_, Infallible>(response)
             }

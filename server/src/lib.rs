@@ -20,6 +20,7 @@ pub mod api;
 pub mod batch;
 pub mod catalog;
 pub mod engine;
+pub mod grpc;
 pub mod http;
 pub mod monitor;
 pub mod page;
@@ -124,8 +125,11 @@ async fn run(
         timeout: Duration::from_secs_f64(settings.request_timeout_s),
     };
     let runner = batch::Runner::start(threads.get(), settings.queue_max)?;
-    let api = Arc::new(api::Api::new(Arc::clone(&catalog), runner, Arc::clone(&metrics), limits));
     let draining = Arc::new(AtomicBool::new(false));
+    let (catalog_of_api, metrics_of_api) = (Arc::clone(&catalog), Arc::clone(&metrics));
+    let aliases = api::Aliases { health: settings.health_route.clone(), predict: settings.predict_route.clone() };
+    let api = api::Api::new(catalog_of_api, runner, metrics_of_api, limits, Arc::clone(&draining));
+    let api = Arc::new(api.with_aliases(aliases));
     let admin = admin::Admin { catalog, status, metrics, draining: Arc::clone(&draining) };
 
     let (stop, stopped) = watch::channel(());
@@ -147,7 +151,7 @@ async fn run(
         drain_timeout: Duration::from_secs_f64(settings.drain_timeout_s),
     };
     let mut until = stopped.clone();
-    http::serve(listener, Arc::clone(&api), limits, async move {
+    http::serve(listener, Arc::clone(&api), Arc::new(grpc::Grpc::new(&api)), limits, async move {
         // The sender sends nothing; it is dropped.
         let _ = until.changed().await;
     })

@@ -3,6 +3,7 @@
 //! The handles of one version are made once, when it is loaded: counting in a request is an atomic
 //! addition and takes no lock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_models::spec::Domain;
@@ -48,6 +49,50 @@ pub struct VersionMetrics {
     rows: IntCounter,
     /// One per feature, in the model's order.
     out_of_range: Vec<IntCounter>,
+    sums: Sums,
+}
+
+/// What the Open Inference Protocol's statistics add up, in nanoseconds.
+#[derive(Debug, Default)]
+struct Sums {
+    last_unix_ms: AtomicU64,
+    success_ns: AtomicU64,
+    fail: AtomicU64,
+    fail_ns: AtomicU64,
+    input_ns: AtomicU64,
+    queue_ns: AtomicU64,
+    run_ns: AtomicU64,
+    output_ns: AtomicU64,
+}
+
+/// The instants at which the parts of an answered request began.
+#[derive(Debug, Clone, Copy)]
+pub struct Phases {
+    begun: Instant,
+    decoded: Instant,
+    ran: Instant,
+    rows: usize,
+}
+
+/// What has been counted of a version: for each duration, how often and how many nanoseconds in all.
+#[derive(Debug, Clone, Copy)]
+pub struct Statistics {
+    /// When it last answered; 0 before.
+    pub last_unix_ms: u64,
+    /// The rows answered.
+    pub rows: u64,
+    /// Requests that were answered.
+    pub success: (u64, u64),
+    /// Requests that were refused or failed.
+    pub fail: (u64, u64),
+    /// Waiting for a worker.
+    pub queue: (u64, u64),
+    /// Reading and decoding.
+    pub input: (u64, u64),
+    /// Running the model.
+    pub run: (u64, u64),
+    /// Encoding.
+    pub output: (u64, u64),
 }
 
 /// How a version's loading went.
@@ -144,6 +189,7 @@ impl Metrics {
             latency_s: self.latency_s.with_label_values(&labels),
             rows: self.rows.with_label_values(&labels),
             out_of_range: spec.input.features.iter().map(|feature| out_of_range(&feature.name)).collect(),
+            sums: Sums::default(),
         }
     }
 
@@ -205,12 +251,67 @@ impl VersionMetrics {
         }
     }
 
-    /// Counts a request of `rows` that was answered after `took`.
-    pub fn answered(&self, rows: usize, took: Duration) {
+    /// Counts a request that was answered now.
+    pub fn answered(&self, phases: &Phases) {
+        let Phases { begun, decoded, ran, rows } = *phases;
+        let now = Instant::now();
+        let took = now - begun;
         self.ok.inc();
         self.latency_s.observe(took.as_secs_f64());
         self.rows.inc_by(rows as u64);
+        let add = |sum: &AtomicU64, duration: Duration| sum.fetch_add(nanoseconds(duration), Ordering::Relaxed);
+        add(&self.sums.success_ns, took);
+        add(&self.sums.input_ns, decoded - begun);
+        add(&self.sums.run_ns, ran - decoded);
+        add(&self.sums.output_ns, now - ran);
+        self.sums.last_unix_ms.store(unix_now_ms(), Ordering::Relaxed);
     }
+
+    /// Counts a request that was not answered, `took` after it began.
+    pub fn failed(&self, took: Duration) {
+        self.sums.fail.fetch_add(1, Ordering::Relaxed);
+        self.sums.fail_ns.fetch_add(nanoseconds(took), Ordering::Relaxed);
+    }
+
+    /// Adds the time that a request waited for a worker.
+    pub fn queued(&self, waited: Duration) {
+        self.sums.queue_ns.fetch_add(nanoseconds(waited), Ordering::Relaxed);
+    }
+
+    /// What has been counted. A request that is being answered meanwhile may be counted in part.
+    pub fn statistics(&self) -> Statistics {
+        let sum = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+        let (success, sums) = (self.ok.get(), &self.sums);
+        let queue_ns = sum(&sums.queue_ns);
+        Statistics {
+            last_unix_ms: sum(&sums.last_unix_ms),
+            rows: self.rows.get(),
+            success: (success, sum(&sums.success_ns)),
+            fail: (sum(&sums.fail), sum(&sums.fail_ns)),
+            queue: (success, queue_ns),
+            input: (success, sum(&sums.input_ns)),
+            // A request's run is timed from outside, with the wait for a worker in it.
+            run: (success, sum(&sums.run_ns).saturating_sub(queue_ns)),
+            output: (success, sum(&sums.output_ns)),
+        }
+    }
+}
+
+impl Phases {
+    /// A request that began then and whose rows have been decoded now.
+    pub fn decoded(begun: Instant, rows: usize) -> Self {
+        let now = Instant::now();
+        Self { begun, decoded: now, ran: now, rows }
+    }
+
+    /// Notes that the model has answered now.
+    pub fn ran(&mut self) {
+        self.ran = Instant::now();
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl ReloadOutcome {
@@ -225,4 +326,10 @@ impl ReloadOutcome {
 /// Seconds since 1970, for people and dashboards; never for ordering.
 pub(crate) fn unix_now_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Milliseconds since 1970, for people.
+fn unix_now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

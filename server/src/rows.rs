@@ -103,6 +103,70 @@ impl Rows {
         }
     }
 
+    /// The first value that its feature does not take, where values came as tensors: the feature's place, the row, and the
+    /// value in words. A category of a model of numbers is its index here.
+    pub fn first_mismatch(&self, layout: &Layout, features: &[Feature]) -> Option<(usize, usize, String)> {
+        let float = |value: f64, domain: &Domain| match domain {
+            Domain::Category(categories) => value.fract() == 0.0 && (0.0..categories.len() as f64).contains(&value),
+            _ => value.is_finite(),
+        };
+        let integer = |value: i128, domain: &Domain| match domain {
+            Domain::Category(categories) => (0..categories.len() as i128).contains(&value),
+            _ => true,
+        };
+        let fits = |elements: &Elements, at: usize, domain: &Domain| match elements {
+            Elements::Fp32(values) => float(values[at].into(), domain),
+            Elements::Fp64(values) => float(values[at], domain),
+            Elements::Int8(values) => integer(values[at].into(), domain),
+            Elements::Int16(values) => integer(values[at].into(), domain),
+            Elements::Int32(values) => integer(values[at].into(), domain),
+            Elements::Int64(values) => integer(values[at].into(), domain),
+            Elements::Uint8(values) => integer(values[at].into(), domain),
+            Elements::Uint16(values) => integer(values[at].into(), domain),
+            Elements::Uint32(values) => integer(values[at].into(), domain),
+            Elements::Uint64(values) => integer(values[at].into(), domain),
+            Elements::Bytes(values) => match domain {
+                Domain::Category(_) => {
+                    std::str::from_utf8(&values[at]).is_ok_and(|text| domain.category_index(text).is_some())
+                }
+                _ => true,
+            },
+            Elements::Bool(_) | Elements::Fp16(_) | Elements::Bf16(_) => true,
+        };
+        for row in 0..self.len() {
+            for (index, (feature, &(tensor, column))) in features.iter().zip(&layout.places).enumerate() {
+                let fits = match self {
+                    Self::Matrix(matrix) => float(matrix[[row, column]].into(), &feature.domain),
+                    Self::Tensors(tensors) => {
+                        let at = row * layout.tensors[tensor].1.len() + column;
+                        fits(tensors[tensor].elements(), at, &feature.domain)
+                    }
+                };
+                if !fits {
+                    return Some((index, row, self.words(layout, (tensor, column), row)));
+                }
+            }
+        }
+        None
+    }
+
+    /// One value in words.
+    fn words(&self, layout: &Layout, (tensor, column): (usize, usize), row: usize) -> String {
+        let tensors = match self {
+            Self::Matrix(matrix) => return matrix[[row, column]].to_string(),
+            Self::Tensors(tensors) => tensors,
+        };
+        let at = row * layout.tensors[tensor].1.len() + column;
+        match tensors[tensor].elements() {
+            Elements::Fp32(values) => values[at].to_string(),
+            Elements::Fp64(values) => values[at].to_string(),
+            Elements::Int64(values) => values[at].to_string(),
+            Elements::Uint64(values) => values[at].to_string(),
+            Elements::Bytes(values) => format!("the text \"{}\"", String::from_utf8_lossy(&values[at])),
+            _ => "another value".to_owned(),
+        }
+    }
+
     /// How many values of one feature lie outside `min..=max`, where its values are numbers.
     pub fn count_outside(&self, layout: &Layout, feature: usize, (min, max): (f64, f64)) -> usize {
         fn count<T: Copy>(values: &[T], (column, width): (usize, usize), outside: impl Fn(T) -> bool) -> usize {
@@ -226,6 +290,13 @@ impl Layout {
             }
         }
         Self { tensors, places, is_matrix: input.matrix().is_some() }
+    }
+}
+
+impl Layout {
+    /// The tensor and the column of a feature, by their places.
+    pub fn place(&self, feature: usize) -> (usize, usize) {
+        self.places[feature]
     }
 }
 

@@ -52,10 +52,16 @@ pub struct Settings {
     pub threads: usize,
     /// What runs models.
     pub engine: EngineChoice,
+    /// A further path that is answered as `/ping` is.
+    #[serde(default)]
+    pub health_route: Option<String>,
+    /// A further path that is answered as `/v1/models/{default}:predict` is.
+    #[serde(default)]
+    pub predict_route: Option<String>,
 }
 
 /// Every key, its default, and what it is for. An empty default means none.
-pub const KEYS: [(&str, &str, &str); 13] = [
+pub const KEYS: [(&str, &str, &str); 15] = [
     ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
     ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
     ("store", "", "Folder of the store to follow; without one the shipped models are served"),
@@ -69,6 +75,12 @@ pub const KEYS: [(&str, &str, &str); 13] = [
     ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
     ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),
     ("engine", "auto", "What runs models: auto, ort, or compiled, which refuses those that only ONNX Runtime can run"),
+    ("health_route", "", "Further path that answers whether the server does, as AIP_HEALTH_ROUTE of Vertex AI"),
+    (
+        "predict_route",
+        "",
+        "Further path that answers instances by the default model, as AIP_PREDICT_ROUTE of Vertex AI",
+    ),
 ];
 
 /// Settings that cannot be used.
@@ -171,6 +183,11 @@ impl Settings {
         if self.models.is_some() && self.store.is_some() {
             return Err(SettingsError::Bounds { key: "models", problem: "stands beside `store`; keep one" });
         }
+        for (key, route) in [("health_route", &self.health_route), ("predict_route", &self.predict_route)] {
+            if route.as_ref().is_some_and(|route| !route.starts_with('/')) {
+                return Err(SettingsError::Bounds { key, problem: "must be a path that begins with /" });
+            }
+        }
         let positive = [
             ("body_bytes_max", self.body_bytes_max),
             ("rows_max", self.rows_max),
@@ -253,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn a_platforms_variables_are_defaults() {
+        let environment = [("AIP_PREDICT_ROUTE", "/a:predict"), ("AIP_HEALTH_ROUTE", "/a"), ("AIP_MODE", "PREDICTION")];
+        let Resolved { settings, origins } = resolved(Some("health_route = \"/b\"\n"), &environment, &[]).unwrap();
+        let routes = (settings.health_route.as_deref(), settings.predict_route.as_deref());
+        assert_eq!(routes, (Some("/b"), Some("/a:predict")));
+        let origin = origins.iter().find(|(key, ..)| *key == "predict_route").unwrap();
+        assert_eq!(origin.2, "environment AIP_PREDICT_ROUTE");
+    }
+
+    #[test]
     fn what_a_platform_tells_is_beaten_by_whatever_is_said_otherwise() {
         let vertex = [("AIP_HTTP_PORT", "8080"), ("AIP_STORAGE_URI", "gs://bucket/model")];
         assert!(resolved(None, &vertex, &[]).unwrap_err().contains("gs://bucket/model"));
@@ -289,6 +316,7 @@ mod tests {
             ("listen", "5000"),
             ("store", ""),
             ("models", ""),
+            ("predict_route", "predict"),
         ] {
             let error = resolved(None, &[], &[(key, value)]).unwrap_err();
             assert!(error.contains(key), "{key}={value}: {error}");

@@ -1,7 +1,8 @@
 //! Answers what a commit of the followed repository would change, without publishing anything of it.
 //!
 //! Asks with a git worker and a mirror of its own, which both end with the answer: the loop's are left alone, and nothing
-//! waits for it. Reads the environment's files and no more: nothing is fetched from outside git, no signature is verified,
+//! waits for it. What the loop's mirror has is borrowed from it and not fetched again; where that mirror is replaced
+//! meanwhile, there is no answer this time. Reads the environment's files and no more: nothing is fetched from outside git, no signature is verified,
 //! and what it reads is believed by nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,9 +167,10 @@ impl Inquiry {
 
     fn fetch(&self, folder: &Path, reference: Reference) -> Result<(Git, Advertised), InquiryError> {
         let git = |reference: Reference| {
-            let folder = folder.to_owned();
+            let (folder, lender) = (folder.to_owned(), Some(self.git.folder.clone()));
             let fetch_deadline = self.git.fetch_deadline.min(FETCH_MAX);
-            Git::new(git::Settings { folder, reference, fetch_deadline, ..self.git.clone() }, self.control.clone())
+            let settings = git::Settings { folder, lender, reference, fetch_deadline, ..self.git.clone() };
+            Git::new(settings, self.control.clone())
         };
         let mut asking = git(reference.clone());
         let error = match asking.fetch() {

@@ -243,6 +243,7 @@ impl Sidecar {
             program: settings.program,
             worker_arguments: settings.worker_arguments,
             folder: settings.git_folder.unwrap_or_else(|| settings.store.join("git")),
+            lender: None,
             address: settings.repository,
             reference: settings.reference,
             credentials: settings.credentials,

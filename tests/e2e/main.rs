@@ -9,10 +9,13 @@
 mod check;
 mod demo;
 mod folder;
+mod grpc;
 mod harness;
 mod lifecycle;
 mod memory;
+mod oip;
 mod operators;
+mod platforms;
 mod promote;
 mod requests;
 mod rolling;

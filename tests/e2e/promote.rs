@@ -6,6 +6,7 @@ use mainstay_models::{Blob, Serving};
 use serde_json::{Value, json};
 
 use crate::harness::{Program, Repository, World, edited, mainstay, run, shipped};
+use crate::signing::ModelKey;
 
 /// `mainstay promote` into the world's repository, by somebody with a name.
 fn promote(world: &World, arguments: &[&str]) -> std::process::Command {
@@ -166,6 +167,64 @@ fn a_version_that_would_not_load_is_not_pushed() {
     assert_eq!((code, &document["outcome"]), (1, &json!("refused")));
     assert!(document["check"]["versions"][0]["failed"].as_str().unwrap().contains("golden row"), "{document}");
     assert_eq!(tip(&world.repository, "main"), head);
+}
+
+#[test]
+fn where_models_must_be_signed_only_a_signed_version_is_pushed() {
+    let (world, key) = (World::new(), ModelKey::new());
+    let signers = world.folder.path().join("signers.yaml");
+    std::fs::write(&signers, format!("apiVersion: mainstay/v1\nsigners:\n{}", key.entry("Training", ""))).unwrap();
+    for folder in ["models/iris/1.0.0", "models/pred-main/1.0.0"] {
+        key.sign(&world.repository.clone.join(folder));
+    }
+    let head = world.repository.commit("Sign what is live");
+    let folder = release(&world, "1.2.0");
+    std::fs::remove_file(folder.join("report.html")).unwrap();
+    let mut arguments = from(&folder, "1.2.0");
+    arguments.extend(["--verify-models", "--allowed-signers", signers.to_str().unwrap()].map(str::to_owned));
+
+    // Its model.sig is no signature; then there is none; then one by somebody else.
+    let other = ModelKey::new();
+    let attempts: [&dyn Fn(); 3] =
+        [&|| {}, &|| std::fs::remove_file(folder.join("model.sig")).unwrap(), &|| other.sign(&folder)];
+    for attempt in attempts {
+        attempt();
+        let (code, out, err) = run(promote(&world, &strs(&arguments)));
+        assert_eq!(code, 1, "{out}{err}");
+        assert!(out.contains("would be refused: models/iris/1.2.0/model.sig: "), "{out}");
+        assert!(err.contains("the check does not pass: nothing was pushed"), "{err}");
+        assert_eq!(tip(&world.repository, "main"), head.as_str());
+    }
+    key.sign(&folder);
+    let (code, out, err) = run(promote(&world, &strs(&arguments)));
+    assert_eq!(code, 0, "{out}{err}");
+    let signature = std::fs::read_to_string(folder.join("model.sig")).unwrap();
+    assert_eq!(pushed(&world.repository, "main", "models/iris/1.2.0/model.sig"), signature.trim());
+}
+
+#[test]
+fn a_promotion_of_a_model_that_moves_with_others_says_so_and_leaves_the_group_as_it_is() {
+    let world = World::new();
+    world.repository.serve("1.0.0", "1.0.0\ntogether:\n  - [iris, pred-main]");
+    let head = world.repository.commit("Move iris and pred-main together");
+    let folder = release(&world, "1.2.0");
+    let garbage = b"no model at all";
+    let card = edited(&shipped("iris", "1.1.0"), "1.2.0", Blob::of(garbage));
+    std::fs::write(folder.join("model.onnx"), garbage).unwrap();
+    std::fs::write(folder.join("model.yaml"), card).unwrap();
+    let (code, out, err) = run(promote(&world, &strs(&from(&folder, "1.2.0"))));
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("would not load: iris 1.2.0 (stable): "), "{out}");
+    assert!(out.contains("pred-main 1.0.0 (stable): iris 1.2.0 of its group would not load"), "{out}");
+    assert_eq!(tip(&world.repository, "main"), head.as_str());
+
+    let (code, out, err) = run(promote(&world, &IRIS));
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("move only together: iris, pred-main"), "{out}");
+    let after = serving(&world.repository, "prod");
+    let group: Vec<_> = after.together.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(group, ["iris", "pred-main"]);
+    assert_eq!(after.models[&"iris".parse::<mainstay_models::ModelName>().unwrap()].stable.to_string(), "1.1.0");
 }
 
 #[test]

@@ -20,6 +20,61 @@ fn write_wrong(repository: &Repository, version: &str) {
     repository.write_model("iris", version, edited(&new, version, Blob::of(old.artifact)), old.artifact);
 }
 
+/// A model that ends the process that loads it: a tree of one branch, so deep that ONNX Runtime, which follows it by
+/// calling itself, has no stack left.
+fn deep_tree() -> Vec<u8> {
+    const DEPTH: u64 = 100_000;
+    fn number(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+    fn field(tag: u64, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        [number(tag << 3 | 2), number(bytes.as_ref().len() as u64), bytes.as_ref().to_vec()].concat()
+    }
+    let int = |tag: u64, value: u64| [number(tag << 3), number(value)].concat();
+    // An attribute's type: 2 INT, 6 FLOATS, 7 INTS, 8 STRINGS.
+    let attribute = |name: &str, value: Vec<u8>, kind: u64| field(5, [field(1, name), value, int(20, kind)].concat());
+    let ints = |name: &str, values: &mut dyn Iterator<Item = u64>| {
+        attribute(name, field(8, values.flat_map(number).collect::<Vec<_>>()), 7)
+    };
+    let floats = |name: &str, count: u64| attribute(name, field(7, vec![0; 4 * count as usize]), 6);
+    let modes = (0..DEPTH + 2).flat_map(|node| field(9, if node < DEPTH { "BRANCH_LEQ" } else { "LEAF" })).collect();
+    // The nodes before the two leaves lead to the next, or to the second leaf.
+    let next = |branch: fn(u64) -> u64| (0..DEPTH + 2).map(move |node| if node < DEPTH { branch(node) } else { 0 });
+    let node = [
+        field(1, "features"),
+        field(2, "score"),
+        field(4, "TreeEnsembleRegressor"),
+        ints("nodes_treeids", &mut (0..DEPTH + 2).map(|_| 0)),
+        ints("nodes_nodeids", &mut (0..DEPTH + 2)),
+        ints("nodes_featureids", &mut (0..DEPTH + 2).map(|_| 0)),
+        floats("nodes_values", DEPTH + 2),
+        attribute("nodes_modes", modes, 8),
+        ints("nodes_falsenodeids", &mut next(|node| node + 1)),
+        ints("nodes_truenodeids", &mut next(|_| DEPTH + 1)),
+        ints("target_treeids", &mut [0, 0].into_iter()),
+        ints("target_nodeids", &mut [DEPTH, DEPTH + 1].into_iter()),
+        ints("target_ids", &mut [0, 0].into_iter()),
+        floats("target_weights", 2),
+        attribute("n_targets", int(3, 1), 2),
+        field(7, "ai.onnx.ml"),
+    ];
+    let tensor = |name: &str, columns: u64| {
+        let dimensions = [field(1, field(2, "N")), field(1, int(1, columns))].concat();
+        let float32 = [int(1, 1), field(2, dimensions)].concat();
+        [field(1, name), field(2, field(1, float32))].concat()
+    };
+    let graph =
+        [field(1, node.concat()), field(2, "deep"), field(11, tensor("features", 4)), field(12, tensor("score", 1))];
+    let operators = |domain: &str, version: u64| field(8, [field(1, domain), int(2, version)].concat());
+    [int(1, 8), field(7, graph.concat()), operators("", 15), operators("ai.onnx.ml", 3)].concat()
+}
+
 /// Asks for these versions, which move together.
 fn serve_together(repository: &Repository, iris: &str, pred_main: &str) {
     repository.serve(iris, &format!("{pred_main}\ntogether:\n  - [iris, pred-main]"));
@@ -169,4 +224,47 @@ fn a_version_that_was_broken_in_place_gives_way_to_its_earlier_bytes_and_where_t
     server.post("/models/pred-main/predict", MILL).ok();
     let releases = std::fs::read_dir(world.store.join("releases")).unwrap().count();
     assert_eq!(releases, 1, "nothing is published in vain");
+}
+
+#[test]
+fn on_a_fresh_pod_a_version_that_crashes_onnx_runtime_costs_its_trial_and_the_one_before_answers() {
+    let world = World::new();
+    let repository = &world.repository;
+    let good = repository.roll_iris("1.1.0");
+    let crashing = deep_tree();
+    let spec = edited(&shipped("iris", "1.0.0"), "1.2.0", Blob::of(&crashing));
+    repository.write_model("iris", "1.2.0", spec, &crashing);
+    let newest = repository.roll_iris("1.2.0");
+
+    let (server, sidecar) = world.rolling();
+    let status =
+        sidecar.until("the version before stands in", |status| status["failed"][0]["fallback"]["state"] == "live");
+    assert_eq!(answers(&server), [at("1.1.0", &good), at("1.0.0", &newest)]);
+    let reason = status["failed"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("loading the version in a child process ended it (signal: "), "{reason}");
+    assert_eq!(server.probe("/ready").status, 200);
+
+    // A process that begins anew does not stumble over it either.
+    drop(server);
+    let server = world.server(&[]);
+    server.until_live(&newest);
+    assert_eq!(answers(&server), [at("1.1.0", &good), at("1.0.0", &newest)]);
+}
+
+#[test]
+fn a_trial_gets_the_memory_that_it_is_given_and_no_more() {
+    let world = World::new();
+    let (_server, _sidecar) = world.rolling();
+    let current = mainstay_models::Reader::new(&world.store).current().unwrap().unwrap();
+    let iris = &current.release.models[&"iris".parse::<mainstay_models::ModelName>().unwrap()];
+    let bytes = iris.versions[&iris.stable];
+    let trial = |memory_bytes: u64| {
+        let blob = |blob: Blob| format!("{}:{}", blob.sha256, blob.size_bytes);
+        let (spec, artifact, memory) = (blob(bytes.spec), blob(bytes.artifact), memory_bytes.to_string());
+        let store = world.store.to_str().unwrap();
+        run(mainstay(&["trial", "--store", store, "--spec", &spec, "--artifact", &artifact, "--memory-bytes", &memory]))
+    };
+    assert_eq!(trial(256 << 20).0, 0);
+    let (code, out, err) = trial(8 << 20);
+    assert_ne!(code, 0, "{out}{err}");
 }

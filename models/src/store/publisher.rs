@@ -261,13 +261,17 @@ impl Publisher {
     }
 
     /// Removes all but the live release and the `keep_previous` before it, and every blob that none of these needs.
+    ///
+    /// Of releases of one commit that follow one another, the newest alone counts and stays: one that brings along what
+    /// stands in for a version, or is published anew since its file was damaged, takes no earlier one's place.
     pub fn collect(&self, keep_previous: usize) -> Result<Collected, ReadError> {
         let mut collected = Collected::default();
         let Some(current) = self.reader().current_name()? else { return Ok(collected) };
         let fail = |path: PathBuf| move |source| ReadError::Io { path, source };
         let names = self.layout.list().map_err(fail(self.layout.releases()))?;
-        let live_or_before: Vec<_> = names.iter().filter(|name| name.seq <= current.seq).collect();
-        let kept: BTreeSet<_> = live_or_before.into_iter().rev().take(keep_previous + 1).collect();
+        let mut newest_of_each: Vec<_> = names.iter().rev().filter(|name| name.seq <= current.seq).collect();
+        newest_of_each.dedup_by_key(|name| &name.commit);
+        let kept: BTreeSet<_> = newest_of_each.into_iter().take(keep_previous + 1).collect();
         let (mut needed, mut unreadable) = (BTreeSet::new(), BTreeSet::new());
         for name in &kept {
             match self.release(name) {

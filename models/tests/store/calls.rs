@@ -3,13 +3,12 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::RwLock;
 
 use mainstay_models::{Blob, Publisher, Reader};
 use nix::errno::Errno;
 
 use crate::tracer::{Call, Kind, Stop, Tracee, begin, mark, traced_store};
-use crate::{facts, files, publish, release, scrub};
+use crate::{alone, facts, files, forking, publish, release, scrub};
 
 const ARTIFACT: &[u8] = b"the third model";
 /// What the child ends with: it did its work, at once or after an error that it was told of.
@@ -86,15 +85,6 @@ fn finish(root: &Path, before: &facts::Seen) {
     assert!(!files(&root.join("blobs/sha256")).contains(&Blob::of(b"needed by none").sha256.to_string()));
 }
 
-/// A child has copies of all descriptors between its fork and its program, and with them the locks that other tests hold:
-/// while one is forked, nothing is locked here.
-static FORKING: RwLock<()> = RwLock::new(());
-
-fn alone<T>(work: impl FnOnce() -> T) -> T {
-    let _no_fork = FORKING.read().unwrap();
-    work()
-}
-
 /// Something that a publisher does, and what must hold of it.
 struct Work {
     /// Makes the store that it is done in, and tells what is in it.
@@ -110,8 +100,7 @@ struct Work {
 impl Work {
     /// Starts the child while no test holds a lock.
     fn begin(&self, root: &Path) -> Tracee {
-        let _forking = FORKING.write().unwrap();
-        (self.start)(root)
+        forking(|| (self.start)(root))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mainstay_models::{Blob, Publisher};
 use rand::{RngExt, SeedableRng};
 
-use crate::{facts, publish};
+use crate::{facts, forking, publish};
 
 /// Names the store to the child; its absence makes `publishes_until_killed` pass at once.
 const STORE: &str = "MAINSTAY_TEST_KILLED_STORE";
@@ -33,13 +33,10 @@ fn two_hundred_kills_leave_the_three_facts_true() {
     let mut before = facts::Seen::new();
     let mut published = 0;
     for _ in 0..KILLS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::publishes_until_killed", "--nocapture", "--test-threads=1"])
-            .env(STORE, dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "kill::publishes_until_killed", "--nocapture", "--test-threads=1"]);
+        command.env(STORE, dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = forking(|| command.spawn()).unwrap();
         let begun =
             BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok).any(|l| l == "publishing");
         assert!(begun, "the child could not open the store that its killed predecessor left");

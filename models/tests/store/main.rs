@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
+use std::sync::RwLock;
 
 use mainstay_models::store::{AddError, OpenError, PublishError, ReadError};
 use mainstay_models::{Blob, Commit, CommitId, Publisher, Reader, Release, ReleasedModel, ReleasedVersion, Rollback};
@@ -26,6 +27,22 @@ mod power;
 mod scrub;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tracer;
+
+/// A child has copies of all descriptors between its fork and its program, and with them the locks that other tests hold:
+/// while one is forked, nothing is locked that is to be let go of.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Does something with locks while no test forks.
+fn alone<T>(work: impl FnOnce() -> T) -> T {
+    let _no_fork = FORKING.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+    work()
+}
+
+/// Starts a child while no test holds a lock.
+fn forking<T>(start: impl FnOnce() -> T) -> T {
+    let _forking = FORKING.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+    start()
+}
 
 /// A release of one model whose artifact is `artifact`.
 fn release(commit: u64, artifact: &[u8]) -> (Release, [Vec<u8>; 2]) {
@@ -116,10 +133,12 @@ impl Read for Broken {
 #[test]
 fn a_second_publisher_is_kept_out_until_the_first_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Publisher::open(dir.path()).unwrap();
-    assert!(matches!(Publisher::open(dir.path()), Err(OpenError::Locked { .. })));
-    drop(first);
-    Publisher::open(dir.path()).unwrap();
+    alone(|| {
+        let first = Publisher::open(dir.path()).unwrap();
+        assert!(matches!(Publisher::open(dir.path()), Err(OpenError::Locked { .. })));
+        drop(first);
+        Publisher::open(dir.path()).unwrap();
+    });
 }
 
 #[test]
@@ -175,6 +194,24 @@ proptest! {
         prop_assert_eq!(files(&dir.path().join("blobs/sha256")).len(), kept.len() + 1);
         prop_assert_eq!(publisher.collect(keep).unwrap(), Default::default());
     }
+}
+
+#[test]
+fn releases_of_one_commit_in_a_row_take_one_place_among_those_that_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = Publisher::open(dir.path()).unwrap();
+    // Commit 2 three times, as when something comes to stand in, and commit 1 again after it.
+    for (commit, artifact) in [(1, 0_u8), (2, 1), (2, 2), (2, 3), (1, 4), (3, 5), (3, 6)] {
+        publish(&publisher, commit, &[artifact; 4]);
+    }
+    let kept = |keep| {
+        publisher.collect(keep).unwrap();
+        facts::check(dir.path());
+        publisher.reader().releases().unwrap().into_iter().map(|name| name.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(9), [1, 4, 5, 7]);
+    assert_eq!(kept(2), [4, 5, 7]);
+    assert_eq!(kept(0), [7]);
 }
 
 #[test]

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use mainstay_models::{Publisher, Release};
 
-use crate::calls;
-use crate::publish;
 use crate::tracer::{Call, Kind, Stop};
+use crate::{alone, calls, forking, publish};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
@@ -210,7 +209,7 @@ fn set(names: &mut Names, path: PathBuf, node: Option<Node>) {
 fn cut_after_each_call(root: &Path) -> usize {
     let mut disk = Disk::holding(root);
     let before = disk.live(&disk.kept).unwrap();
-    let mut tracee = calls::start(root);
+    let mut tracee = forking(|| calls::start(root));
     let mut acknowledged = false;
     while let Stop::Entry(call) = tracee.entry() {
         let paths: Vec<_> = call.paths().iter().map(|argument| tracee.path(&call, *argument)).collect();
@@ -235,7 +234,7 @@ fn cut_after_each_call(root: &Path) -> usize {
 #[test]
 fn a_power_cut_after_any_system_call_leaves_the_facts_true_and_loses_no_acknowledged_release() {
     let dir = calls::folder();
-    calls::seed(dir.path());
+    alone(|| calls::seed(dir.path()));
     assert!(cut_after_each_call(dir.path()) > 100);
 }
 

@@ -87,10 +87,15 @@ pub enum Kind {
 impl Tracee {
     /// Starts this program again, as the test `name` with a `store`, and lets it run to its call of [`begin`].
     pub fn start(name: &str, store: &Path) -> Self {
+        Self::start_with(name, store, Stdio::null())
+    }
+
+    /// The same, with something to read.
+    pub fn start_with(name: &str, store: &Path, stdin: Stdio) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture", "--test-threads=1"])
             .env(STORE, store)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -5,13 +5,15 @@
 
 use std::borrow::Cow;
 
-use http::header::{ALLOW, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
+use tonic::Code;
 
 use super::Body;
 use crate::batch::RunnerError;
 use crate::catalog::PickError;
+use crate::wire::oip::{self, Fault};
 use crate::wire::{DecodeError, Detail};
 
 /// An answer that is not the one asked for.
@@ -20,13 +22,22 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
-    details: Vec<Detail>,
+    details: Details,
     header: Option<Header>,
+}
+
+/// What exactly is wrong, by row and feature or by its path into the request.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Details {
+    Rows(Vec<Detail>),
+    Paths(Vec<Fault>),
 }
 
 /// A header that belongs to a status code.
 #[derive(Debug)]
 enum Header {
+    AcceptEncoding(&'static str),
     Allow(&'static str),
     RetryAfter(&'static str),
 }
@@ -35,13 +46,13 @@ enum Header {
 struct ErrorBody<'a> {
     error: &'a str,
     code: &'a str,
-    details: &'a [Detail],
+    details: &'a Details,
     request_id: &'a str,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), header: None }
+        Self { status, code, message: message.into(), details: Details::Rows(Vec::new()), header: None }
     }
 
     /// An error that passes by itself: the client should ask again after a second.
@@ -77,13 +88,44 @@ impl ApiError {
     }
 
     pub(super) fn content_type() -> Self {
-        let message = "only JSON is read here; send Content-Type: application/json";
+        let message =
+            "this type of body is not read here; send application/json, text/csv or application/x-www-form-urlencoded";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
     }
 
     pub(super) fn content_encoding() -> Self {
-        let message = "compressed bodies are not read here; send the body without Content-Encoding";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
+        let message =
+            "this coding of a body is not read here; send gzip, deflate, or the body without Content-Encoding";
+        let mut error = Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message);
+        error.header = Some(Header::AcceptEncoding("gzip, deflate"));
+        error
+    }
+
+    pub(super) fn body_packed(coding: &str) -> Self {
+        let message = format!("the body is not {coding}, as its Content-Encoding says");
+        Self::new(StatusCode::BAD_REQUEST, "content_encoding", message)
+    }
+
+    pub(crate) fn git_decides() -> Self {
+        let message =
+            "models are loaded and unloaded by a commit to the configuration repository, and not by a request";
+        Self::new(StatusCode::FORBIDDEN, "git_decides", message)
+    }
+
+    pub(super) fn read_only(what: &str) -> Self {
+        let message =
+            format!("the {what} cannot be changed by a request; its operator sets them when the server starts");
+        Self::new(StatusCode::FORBIDDEN, "read_only", message)
+    }
+
+    pub(super) fn explain() -> Self {
+        let message = "explanations are not made here; send the model's explainer to a server of its own";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "explain", message)
+    }
+
+    pub(super) fn shared_memory() -> Self {
+        let message = "tensors in shared memory are not read here; send them in the request";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "shared_memory", message)
     }
 
     /// The server has as many requests at hand as it may.
@@ -110,12 +152,29 @@ impl ApiError {
         *response.status_mut() = status;
         if let Some(header) = header {
             let (name, value) = match header {
+                Header::AcceptEncoding(codings) => (ACCEPT_ENCODING, codings),
                 Header::Allow(methods) => (ALLOW, methods),
                 Header::RetryAfter(seconds) => (RETRY_AFTER, seconds),
             };
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+impl From<ApiError> for tonic::Status {
+    fn from(error: ApiError) -> Self {
+        let code = match error.status {
+            StatusCode::NOT_FOUND => Code::NotFound,
+            StatusCode::FORBIDDEN => Code::PermissionDenied,
+            StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
+            StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+            StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
+            status if status.is_client_error() => Code::InvalidArgument,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.message)
     }
 }
 
@@ -126,7 +185,21 @@ impl From<DecodeError> for ApiError {
             DecodeError::Malformed(_) => Self::new(StatusCode::BAD_REQUEST, "malformed", message),
             DecodeError::TooManyRows { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_rows", message),
             DecodeError::Invalid(details) => {
+                let details = Details::Rows(details);
                 Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_rows", message) }
+            }
+        }
+    }
+}
+
+impl From<oip::Error> for ApiError {
+    fn from(error: oip::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            oip::Error::TooManyRows { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_rows", message),
+            oip::Error::Invalid(fault) => {
+                let details = Details::Paths(vec![fault]);
+                Self { details, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
             }
         }
     }

@@ -3,27 +3,36 @@
 //! Knows what each path means. Does not know sockets, how models come, or how bytes are laid out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use mainstay_models::{ModelName, ModelSpec};
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
-use crate::monitor::Metrics;
+use crate::engine::Prediction;
+use crate::monitor::{Metrics, Phases};
 use crate::rows::Rows;
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod body_form;
+mod compression;
 mod error;
 mod info;
+pub mod oip;
+mod platform;
 mod route;
 
-use self::route::{Route, route};
+use self::body_form::BodyForm;
+use self::compression::Coding;
+use self::route::{Platform, Route, route};
 pub use error::ApiError;
 
 /// The body of every answer: whole, since every answer is small.
@@ -54,12 +63,46 @@ pub struct Api {
     runner: Runner,
     metrics: Arc<Metrics>,
     limits: RequestLimits,
+    /// Whether the server was told to stop, so that no new traffic should come.
+    draining: Arc<AtomicBool>,
+    aliases: Aliases,
+}
+
+/// Further paths that a platform was told to ask, or tells the server to answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aliases {
+    /// Answered as `/ping` is.
+    pub health: Option<String>,
+    /// Answered as instances for the default model.
+    pub predict: Option<String>,
+}
+
+impl Aliases {
+    fn route(&self, path: &str) -> Option<Route<'static>> {
+        let is = |alias: &Option<String>| alias.as_deref() == Some(path);
+        if is(&self.health) {
+            return Some(Route::Platform(Platform::Ping));
+        }
+        is(&self.predict).then_some(Route::Platform(Platform::Instances))
+    }
 }
 
 impl Api {
     /// Answers from what `catalog` shows at the moment of each request.
-    pub fn new(catalog: Arc<ArcSwap<Catalog>>, runner: Runner, metrics: Arc<Metrics>, limits: RequestLimits) -> Self {
-        Self { catalog, runner, metrics, limits }
+    pub fn new(
+        catalog: Arc<ArcSwap<Catalog>>,
+        runner: Runner,
+        metrics: Arc<Metrics>,
+        limits: RequestLimits,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        Self { catalog, runner, metrics, limits, draining, aliases: Aliases::default() }
+    }
+
+    /// The same with further paths.
+    #[must_use]
+    pub fn with_aliases(self, aliases: Aliases) -> Self {
+        Self { aliases, ..self }
     }
 
     /// Answers one request. Dropping the future drops the request's work, if it has not begun.
@@ -68,14 +111,48 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let (head, body) = request.into_parts();
-        let result = match route(head.uri.path()) {
+        let result = match self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path())) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) => self.show(&head, page::index),
+            Some(Route::Page) if wants_page(&head) => self.show(&head, page::index),
+            // What KServe's clients and load balancers ask; neither can use a page.
+            Some(Route::Page) => self.show(&head, |_| document(&serde_json::json!({ "status": "alive" }))),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
+            Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
+            Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
+    }
+
+    /// How much one request may ask for.
+    pub fn limits(&self) -> RequestLimits {
+        self.limits
+    }
+
+    /// What is served now.
+    pub(crate) fn catalog(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.catalog.load()
+    }
+
+    /// Whether requests are answered, and new ones may come.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.is_draining() && self.catalog.load().answers()
+    }
+
+    /// Whether the server was told to stop.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The loaded versions of a model.
+    pub(crate) fn versions(&self, model: &ModelName) -> Vec<String> {
+        let catalog = self.catalog.load();
+        catalog
+            .models
+            .get(model)
+            .map(|model| model.versions.keys().map(ToString::to_string).collect())
+            .unwrap_or_default()
     }
 
     /// Stops the runner, once no request is at hand.
@@ -109,11 +186,38 @@ impl Api {
         let picked = self.catalog.load().pick(model, version.as_deref());
         let picked = picked.map_err(ApiError::from).inspect_err(|e| self.metrics.refused(None, e.status()))?;
         let result = self.run(head, body, &picked, begun, request_id).await;
-        if let Err(error) = &result {
+        self.count_refusal(&picked, begun, &result);
+        result
+    }
+
+    /// Counts a request that `picked` does not answer.
+    fn count_refusal<T>(&self, picked: &Picked, begun: Instant, result: &Result<T, ApiError>) {
+        if let Err(error) = result {
             let spec = &picked.version.spec;
             self.metrics.refused(Some((&spec.name, &spec.version)), error.status());
+            picked.version.metrics.failed(begun.elapsed());
         }
-        result
+    }
+
+    /// Runs decoded rows of a request, not after `deadline`.
+    async fn run_rows(
+        &self,
+        picked: &Picked,
+        rows: Rows,
+        deadline: Instant,
+        request_id: &str,
+        phases: &mut Phases,
+    ) -> Result<Prediction, ApiError> {
+        let version = &picked.version;
+        version.metrics.received(&version.spec, version.signature.layout(), &rows);
+        let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
+            if let RunnerError::Failed(cause) = error {
+                let (model, version) = (&version.spec.name, &version.spec.version);
+                tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
+            }
+        })?;
+        phases.ran();
+        Ok(answer)
     }
 
     async fn run<B>(
@@ -132,39 +236,28 @@ impl Api {
         let rows = match head.method {
             Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
-                check_content(head)?;
+                let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
                 let body = self.read(body, deadline).await?;
-                self.decode(version, body).await?
+                let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+                self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
-        let count = rows.len();
-        version.metrics.received(&version.spec, version.signature.layout(), &rows);
-        let prediction = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
-            if let RunnerError::Failed(cause) = error {
-                let (model, version) = (&version.spec.name, &version.spec.version);
-                tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
-            }
-        })?;
+        let mut phases = Phases::decoded(begun, rows.len());
+        let prediction = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
         let spec = &version.spec;
         let body = wire::encode_answer(spec, picked.commit.as_ref(), &prediction);
         let mut response = json(body);
-        let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
-        response.headers_mut().insert(MODEL, value(spec.name.as_str()));
-        response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
-        version.metrics.answered(count, begun.elapsed());
-        Ok(response)
+        name_version(&mut response, spec);
+        version.metrics.answered(&phases);
+        Ok(compression::deflate(head, response).await)
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
-    async fn decode(&self, version: &Arc<LoadedVersion>, body: Bytes) -> Result<Rows, DecodeError> {
-        let rows_max = self.limits.rows_max;
-        if body.len() <= INLINE_BODY_BYTES_MAX {
-            return wire::decode_records(&version.signature, &body, rows_max);
-        }
-        let version = Arc::clone(version);
-        let decode = move || wire::decode_records(&version.signature, &body, rows_max);
-        tokio::task::spawn_blocking(decode).await.expect("no body makes the decoder panic")
+    async fn decode(&self, version: &Arc<LoadedVersion>, form: BodyForm, body: Bytes) -> Result<Rows, DecodeError> {
+        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
+        let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
+        on_its_thread(version, size_bytes, decode).await
     }
 
     async fn read<B>(&self, body: B, deadline: Instant) -> Result<Bytes, ApiError>
@@ -185,6 +278,26 @@ impl Api {
     }
 }
 
+/// Decodes a body of `size_bytes` here if it is small, and else on a thread that may block.
+async fn on_its_thread<T: Send + 'static>(
+    version: &Arc<LoadedVersion>,
+    size_bytes: usize,
+    decode: impl FnOnce(&LoadedVersion) -> T + Send + 'static,
+) -> T {
+    if size_bytes <= INLINE_BODY_BYTES_MAX {
+        return decode(version);
+    }
+    let version = Arc::clone(version);
+    tokio::task::spawn_blocking(move || decode(&version)).await.expect("no body makes a decoder panic")
+}
+
+/// Says in the head of an answer which version gave it.
+fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
+    let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
+    response.headers_mut().insert(MODEL, value(spec.name.as_str()));
+    response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
+}
+
 /// Counts a request as being answered until it is dropped.
 struct InFlight<'a>(&'a Metrics);
 
@@ -194,17 +307,13 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Refuses a body that says of itself that it is not JSON. `application/x-www-form-urlencoded` passes,
-/// since that is what curl says of every body that it is given with `-d`.
-fn check_content(head: &Parts) -> Result<(), ApiError> {
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(ApiError::content_encoding());
-    }
-    let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    let readable = ["application/json", "text/json", "application/x-www-form-urlencoded"].contains(&essence.as_str());
-    if readable || essence.ends_with("+json") { Ok(()) } else { Err(ApiError::content_type()) }
+/// Whether the client is a browser, which names what it shows.
+fn wants_page(head: &Parts) -> bool {
+    head.headers.get(ACCEPT).is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
+}
+
+fn document(value: &serde_json::Value) -> Response<Body> {
+    json(serde_json::to_vec(value).expect("a document has text keys"))
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {

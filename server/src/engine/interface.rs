@@ -152,6 +152,11 @@ impl Interface {
         }
     }
 
+    /// The interface of a model that is not loaded, as far as its card tells: labels are taken to come as indices.
+    pub fn of_card(spec: &ModelSpec) -> Self {
+        Self::new(spec, false)
+    }
+
     /// The tensors that go in.
     pub fn inputs(&self) -> &[TensorInfo] {
         &self.inputs

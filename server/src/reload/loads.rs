@@ -1,7 +1,8 @@
 //! Loads versions aside, a few at a time, and remembers which are being loaded.
 //!
 //! Each load runs on one of a few threads that live as long as this does, so that a version that hangs in its trial
-//! holds up no other. What is no longer wanted is abandoned: its trial's child process is killed.
+//! holds up no other, as long as there is memory for more than one trial. What is no longer wanted is abandoned: its
+//! trial's child process is killed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +13,12 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use mainstay_models::{ModelSpec, Reader, ReleasedVersion};
 
+use super::memory::{AT_ONCE_MAX, Share};
 use super::trial::{Admission, Trial, TrialError};
 use super::verdict::Wanted;
 use super::{Failure, Loader, sentence};
 use crate::catalog::LoadedVersion;
 
-/// How many versions are loaded at the same time. More than there are processors may be: one that hangs only waits.
-const AT_ONCE: usize = 4;
 /// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
 const PASSED_MAX: usize = 256;
 
@@ -55,8 +55,8 @@ impl Loads {
     pub(super) fn start(bench: Bench) -> std::io::Result<Self> {
         let bench = Arc::new(bench);
         // Only as many jobs are handed out as there are threads, so neither channel is ever full.
-        let (jobs, taken) = crossbeam_channel::bounded::<(Wanted, Arc<AtomicBool>)>(AT_ONCE);
-        let (give, done) = crossbeam_channel::bounded(AT_ONCE);
+        let (jobs, taken) = crossbeam_channel::bounded::<(Wanted, Arc<AtomicBool>)>(AT_ONCE_MAX);
+        let (give, done) = crossbeam_channel::bounded(AT_ONCE_MAX);
         let thread = |_| {
             let (bench, taken, give) = (Arc::clone(&bench), taken.clone(), give.clone());
             std::thread::Builder::new().name("load".to_owned()).spawn(move || {
@@ -68,7 +68,7 @@ impl Loads {
                 }
             })
         };
-        let threads = (0..AT_ONCE).map(thread).collect::<Result<_, _>>()?;
+        let threads = (0..AT_ONCE_MAX).map(thread).collect::<Result<_, _>>()?;
         Ok(Self { bench, waiting: VecDeque::new(), running: HashMap::new(), jobs: Some(jobs), done, threads })
     }
 
@@ -100,7 +100,9 @@ impl Loads {
     }
 
     fn hand_out(&mut self) {
-        while self.running.len() < AT_ONCE
+        // Fewer than there are threads where memory is short.
+        let at_once = Share::now().at_once;
+        while self.running.len() < at_once
             && let Some(wanted) = self.waiting.pop_front()
         {
             let abandoned = Arc::new(AtomicBool::new(false));

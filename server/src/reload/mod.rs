@@ -31,6 +31,7 @@ use crate::wire::Signature;
 
 mod folder;
 mod loads;
+mod memory;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -534,7 +535,7 @@ impl Loader {
         admission: &Admission,
     ) -> Result<LoadedVersion, String> {
         let (engine, not_compiled) = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
-        let signature = Signature::new(&spec);
+        let signature = Signature::new(&spec).with_interface(engine.interface());
         let metrics = self.metrics.version(&spec);
         Ok(LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics })
     }

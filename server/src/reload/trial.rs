@@ -1,6 +1,7 @@
 //! A trial: a new version is loaded and checked in a child process first.
 //!
-//! A model can make ONNX Runtime crash, hang or take all memory. In the child that costs a log line.
+//! A model can make ONNX Runtime crash, hang or take all memory. In the child that costs a log line: it gets no more than
+//! its share of the memory that there is, and where memory runs out all the same, it is what the kernel ends first.
 
 use std::fmt;
 use std::io::Read;
@@ -13,14 +14,17 @@ use std::time::{Duration, Instant};
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use super::memory::Share;
 use crate::engine::{Engine, EngineChoice, Runtime};
 
 /// How long a trial may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How much processor time a trial may use, in seconds: less than its time, so that a busy loop ends by itself.
 const CPU_S_MAX: u64 = 50;
-/// How much address space a trial may use. ONNX Runtime maps some 200 MB before it holds a model.
-const MEMORY_BYTES_MAX: u64 = 4 << 30;
+/// How much address space a trial may use, whatever it does with it.
+const ADDRESS_SPACE_BYTES_MAX: u64 = 8 << 30;
+/// What makes the kernel, where memory runs out, end a trial before anything else.
+const OOM_SCORE_ADJ: &str = "1000";
 /// The longest reason that is taken from a trial.
 const REASON_BYTES_MAX: u64 = 4096;
 /// How often a running trial is looked at. A child's end gives no event that the standard library can wait for with a deadline.
@@ -73,10 +77,12 @@ pub enum TrialError {
     #[error("the trial of the version was abandoned, since it is no longer asked for")]
     Abandoned,
     /// The child died: the version makes ONNX Runtime crash or exceeds the trial's memory.
-    #[error("loading the version in a child process ended it ({how}): the model file crashes the runtime, or needs more than {} MiB", MEMORY_BYTES_MAX >> 20)]
+    #[error("loading the version in a child process ended it ({how}): the model file crashes the runtime, or needs more than {} MiB", memory_bytes >> 20)]
     Died {
         /// The child's exit status.
         how: String,
+        /// How much memory it was given.
+        memory_bytes: u64,
     },
 }
 
@@ -93,16 +99,20 @@ impl Trial {
         version: &ReleasedVersion,
         abandoned: &AtomicBool,
     ) -> Result<Admission, TrialError> {
+        let memory_bytes = Share::now().bytes;
         let mut child = Command::new(&self.program)
             .arg("trial")
             .arg("--store")
             .arg(store)
             .args(["--spec", &argument(&version.spec), "--artifact", &argument(&version.artifact)])
+            .args(["--memory-bytes", &memory_bytes.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(TrialError::Start)?;
+        // Its share of the memory should do: where this is not possible, or not Linux, nothing is lost but the order.
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE_ADJ);
         let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             match child.try_wait().map_err(TrialError::Start)? {
@@ -126,7 +136,7 @@ impl Trial {
             Some(0) if reason.trim() == COMPILED => Ok(Admission::Compiled),
             Some(0) => Ok(Admission::Onnxruntime { reason: reason.trim().to_owned() }),
             Some(1) if !reason.is_empty() => Err(TrialError::Refused(reason.trim().to_owned())),
-            _ => Err(TrialError::Died { how: status.to_string() }),
+            _ => Err(TrialError::Died { how: status.to_string(), memory_bytes }),
         }
     }
 }
@@ -151,11 +161,17 @@ pub fn parse_argument(text: &str) -> Result<Blob, String> {
     blob().ok_or_else(|| "write <sha256>:<size in bytes>".to_owned())
 }
 
-/// The child's part: limits itself, then loads and checks the version, and finds out whether it may be compiled. The error
-/// is one line for `/status`.
-pub fn run(store: &Path, version: &ReleasedVersion) -> Result<Admission, String> {
+/// The child's part: limits itself to `memory_bytes` and more, then loads and checks the version, and finds out whether it
+/// may be compiled. The error is one line for `/status`.
+pub fn run(store: &Path, version: &ReleasedVersion, memory_bytes: u64) -> Result<Admission, String> {
     let limit = |maximum| Rlimit { current: Some(maximum), maximum: Some(maximum) };
-    for (resource, maximum) in [(Resource::As, MEMORY_BYTES_MAX), (Resource::Cpu, CPU_S_MAX), (Resource::Core, 0)] {
+    // What it can write to and nobody else has: the libraries' code that it maps takes no memory that cannot be had back.
+    for (resource, maximum) in [
+        (Resource::Data, memory_bytes),
+        (Resource::As, ADDRESS_SPACE_BYTES_MAX),
+        (Resource::Cpu, CPU_S_MAX),
+        (Resource::Core, 0),
+    ] {
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
     }
     let reader = Reader::new(store);
@@ -249,6 +265,17 @@ mod tests {
             let Err(error @ TrialError::Died { .. }) = verdict(script) else { panic!("{script} was taken") };
             assert!(error.to_string().contains("crashes the runtime"), "{error}");
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_child_knows_its_share_of_the_memory_and_is_what_the_kernel_ends_first() {
+        // The order comes just after the child has begun.
+        let await_order = "for _ in $(seq 500); do read -r adj </proc/$$/oom_score_adj; \
+                           if [ \"$adj\" = 1000 ]; then echo \"$*\"; exit 1; fi; sleep 0.01; done; exit 2";
+        let Err(TrialError::Refused(arguments)) = verdict(await_order) else { panic!("it was never told") };
+        let (_, bytes) = arguments.split_once(" --memory-bytes ").unwrap();
+        assert!(bytes.parse::<u64>().unwrap() > 0, "{arguments}");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! | platform | tells | becomes |
 //! |---|---|---|
 //! | SageMaker | the folder `/opt/ml/model`, and `SAGEMAKER_BIND_TO_PORT` where a port is chosen | `models`, where there is anything in it; `listen` on that port, or 8080 |
-//! | Vertex AI | `AIP_HTTP_PORT`, `AIP_STORAGE_URI` | `listen`; `models`, where it is a folder of this machine |
+//! | Vertex AI | `AIP_HTTP_PORT`, `AIP_STORAGE_URI`, `AIP_HEALTH_ROUTE`, `AIP_PREDICT_ROUTE` | `listen`; `models`, where it is a folder of this machine; `health_route`; `predict_route` |
 //! | Azure Machine Learning | `AZUREML_MODEL_DIR` | `models` |
 //!
 //! A bucket that Vertex AI names is not read: a server that then answered from other models would be wrong in silence, so
-//! that is an error, unless the models to serve are named otherwise. Does not know which paths a platform asks.
+//! that is an error, unless the models to serve are named otherwise. Does not know what is answered at a path.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,6 +79,14 @@ pub(super) fn told_by(environment: &BTreeMap<String, String>, sagemaker: &Path) 
             let value = uri.to_owned();
             settings.push(Told { key: "models", value, origin: |_| "environment AIP_STORAGE_URI".to_owned() });
         }
+    }
+    if let Some(route) = variable("AIP_HEALTH_ROUTE") {
+        let value = route.to_owned();
+        settings.push(Told { key: "health_route", value, origin: |_| "environment AIP_HEALTH_ROUTE".to_owned() });
+    }
+    if let Some(route) = variable("AIP_PREDICT_ROUTE") {
+        let value = route.to_owned();
+        settings.push(Told { key: "predict_route", value, origin: |_| "environment AIP_PREDICT_ROUTE".to_owned() });
     }
     if let Some(folder) = variable("AZUREML_MODEL_DIR") {
         let value = folder.to_owned();

@@ -40,17 +40,17 @@ struct Tensors<'a> {
     outputs: Columns<'a>,
 }
 
-struct Columns<'a>(Vec<Column<'a>>);
+pub(super) struct Columns<'a>(Vec<Column<'a>>);
 
 /// One output: an entry per row.
 #[derive(Clone, Copy)]
-struct Column<'a> {
+pub(super) struct Column<'a> {
     output: &'a OutputTensor,
     tensor: &'a Tensor,
 }
 
 /// One row of one output, or a part of it.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     column: Column<'a>,
     /// The sizes of the part; of one value, none.
     shape: &'a [usize],
@@ -72,9 +72,39 @@ fn rows<S: Serializer>(array: &ArrayView2<'_, f32>, serializer: S) -> Result<S::
     list.end()
 }
 
-impl Columns<'_> {
-    fn is_one(&self) -> bool {
+impl<'a> Columns<'a> {
+    /// The outputs of a model that is no classifier; none of one that is.
+    pub(super) fn of(spec: &'a ModelSpec, prediction: &'a Prediction) -> Self {
+        match (&spec.output, prediction) {
+            (Output::Tensors(outputs), Prediction::Tensors(tensors)) => {
+                Self(outputs.iter().zip(tensors).map(|(output, tensor)| Column { output, tensor }).collect())
+            }
+            _ => Self(Vec::new()),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Column<'a>> {
+        self.0.iter()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.0.first().map_or(0, |column| column.tensor.shape()[0])
+    }
+
+    pub(super) fn is_one(&self) -> bool {
         self.0.len() == 1
+    }
+}
+
+impl<'a> Column<'a> {
+    pub(super) fn name(&self) -> &'a str {
+        &self.output.name
+    }
+
+    /// What one row gets.
+    pub(super) fn row(&self, row: usize) -> Part<'a> {
+        let shape = &self.tensor.shape()[1..];
+        Part { column: *self, shape, first: row * shape.iter().product::<usize>() }
     }
 }
 
@@ -86,9 +116,7 @@ impl Serialize for Columns<'_> {
 
 impl Serialize for Column<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (rows, shape) = self.tensor.shape().split_first().expect("a tensor that came out has rows");
-        let width: usize = shape.iter().product();
-        serializer.collect_seq((0..*rows).map(|row| Part { column: *self, shape, first: row * width }))
+        serializer.collect_seq((0..self.tensor.shape()[0]).map(|row| self.row(row)))
     }
 }
 
@@ -150,13 +178,8 @@ pub fn encode(spec: &ModelSpec, commit: Option<&CommitId>, prediction: &Predicti
             let probability = probabilities.view();
             serde_json::to_vec(&Classes { model, version, commit, prediction, label, probability })
         }
-        (Prediction::Tensors(tensors), output) => {
-            let outputs = match output {
-                Output::Tensors(outputs) => outputs.as_slice(),
-                Output::Classifier(_) => &[],
-            };
-            let columns = outputs.iter().zip(tensors).map(|(output, tensor)| Column { output, tensor });
-            let columns = Columns(columns.collect());
+        (Prediction::Tensors(_), _) => {
+            let columns = Columns::of(spec, prediction);
             let prediction = columns.0.first().copied();
             serde_json::to_vec(&Tensors { model, version, commit, prediction, outputs: columns })
         }

@@ -10,14 +10,22 @@ use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Domain, Feature};
 use serde::Serialize;
 
+use crate::engine::Interface;
 use crate::rows::{Cell, Layout, Mismatch, Rows, Sheet};
 
 mod answer;
+mod csv;
+mod mlflow;
+pub mod oip;
+mod predictions;
 mod query;
 mod records;
 
 pub use answer::encode as encode_answer;
-pub use query::{decode as decode_query, parameter as query_parameter};
+pub use csv::{decode as decode_csv, names_columns};
+pub use mlflow::decode as decode_mlflow;
+pub use predictions::{csv as encode_predictions_csv, json as encode_predictions};
+pub use query::{decode as decode_query, decode_form, parameter as query_parameter};
 pub use records::decode as decode_records;
 
 /// The most faults that one answer lists; further ones would help nobody.
@@ -45,6 +53,9 @@ pub enum DecodeError {
 pub struct Detail {
     /// The row, counted from 0.
     pub row: usize,
+    /// The line of the body, counted from 1, where the dialect is one of lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// The feature's name as the request or the model spells it.
     pub feature: String,
     /// What would be right.
@@ -54,8 +65,9 @@ pub struct Detail {
 }
 
 fn invalid(details: &[Detail]) -> String {
-    let Some(Detail { row, feature, expected, got }) = details.first() else { return "invalid rows".to_owned() };
-    let mut text = format!("row {row}, feature `{feature}`: expected {expected}, got {got}");
+    let Some(Detail { row, line, feature, expected, got }) = details.first() else { return "invalid rows".to_owned() };
+    let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let mut text = format!("row {row}{line}, feature `{feature}`: expected {expected}, got {got}");
     if details.len() > 1 {
         let _ = write!(text, " (and {} more)", details.len() - 1);
     }
@@ -68,6 +80,7 @@ pub struct Signature {
     features: Vec<Feature>,
     column_of: HashMap<String, usize>,
     layout: Layout,
+    metadata: oip::Metadata,
 }
 
 impl Signature {
@@ -75,7 +88,19 @@ impl Signature {
     pub fn new(spec: &ModelSpec) -> Self {
         let features = spec.input.features.clone();
         let column_of = features.iter().enumerate().map(|(column, feature)| (feature.name.clone(), column)).collect();
-        Self { features, column_of, layout: Layout::new(&spec.input) }
+        let metadata = oip::Metadata::of(&Interface::of_card(spec));
+        Self { features, column_of, layout: Layout::new(&spec.input), metadata }
+    }
+
+    /// The same of a model that is loaded: its file says in which form its labels come.
+    #[must_use]
+    pub fn with_interface(self, interface: &Interface) -> Self {
+        Self { metadata: oip::Metadata::of(interface), ..self }
+    }
+
+    /// The model's tensors.
+    pub fn metadata(&self) -> &oip::Metadata {
+        &self.metadata
     }
 
     /// The names of all features, for people.
@@ -191,7 +216,7 @@ impl<'s> RowsBuilder<'s> {
 
     fn fault(&mut self, feature: String, expected: String, got: String) {
         if self.details.len() < DETAILS_MAX {
-            self.details.push(Detail { row: self.rows, feature, expected, got });
+            self.details.push(Detail { row: self.rows, line: None, feature, expected, got });
         }
     }
 
@@ -209,6 +234,14 @@ impl<'s> RowsBuilder<'s> {
 #[cfg(test)]
 mod test_signatures {
     use super::*;
+
+    /// The matrix that some rows are.
+    pub fn matrix(rows: Rows) -> ndarray::Array2<f32> {
+        match rows {
+            Rows::Matrix(matrix) => matrix,
+            Rows::Tensors(_) => panic!("not of one float32 tensor"),
+        }
+    }
 
     /// The signature of the shipped model `name`, newest version.
     pub fn shipped(name: &str) -> Signature {

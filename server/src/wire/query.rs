@@ -1,4 +1,4 @@
-//! A record in the query of a URL: the dialect of a browser's address bar and of an HTML form.
+//! A record in the query of a URL or in a form's body: the dialect of a browser's address bar and of an HTML form.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,23 @@ use crate::rows::{Cell, Rows};
 ///
 /// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
 pub fn decode(signature: &Signature, query: &str) -> Result<Rows, DecodeError> {
+    row_of(signature, parameters(query).filter(|(name, _)| name != "version"))
+}
+
+/// The one row that the form `body` (`application/x-www-form-urlencoded`) asks about; every field is a feature.
+pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Rows, DecodeError> {
+    let body = std::str::from_utf8(body);
+    let body = body.map_err(|_| DecodeError::Malformed("the form in the body is not UTF-8".to_owned()))?;
+    row_of(signature, parameters(body))
+}
+
+fn row_of<'q>(
+    signature: &Signature,
+    fields: impl Iterator<Item = (Cow<'q, str>, Cow<'q, str>)>,
+) -> Result<Rows, DecodeError> {
     let mut rows = RowsBuilder::new(signature, 1);
     rows.begin_row();
-    for (name, value) in parameters(query) {
-        if name == "version" {
-            continue;
-        }
+    for (name, value) in fields {
         let feature = signature.column_of.get(name.as_ref()).map(|&column| &signature.features[column]);
         // A form sends its empty fields too.
         if value.is_empty() && feature.is_some_and(|feature| feature.default.is_some()) {
@@ -68,6 +79,18 @@ mod tests {
         }
         assert_eq!(parameter("a=1&version=1.0.0%2Dx", "version").as_deref(), Some("1.0.0-x"));
         assert_eq!(parameter("a=1", "version"), None);
+    }
+
+    #[test]
+    fn a_form_is_a_row_in_the_body() {
+        let body = b"sepal+length+%28cm%29=5.1&sepal+width+%28cm%29=3.5&petal+length+%28cm%29=1.1&petal+width+(cm)=0.2";
+        assert_eq!(decode_form(&shipped("iris"), body).unwrap(), Rows::Matrix(ndarray::array![[5.1, 3.5, 1.1, 0.2]]));
+        let with_version = [&body[..], b"&version=1.0.0"].concat();
+        let Err(DecodeError::Invalid(details)) = decode_form(&shipped("iris"), &with_version) else {
+            panic!("a version in the body was passed over")
+        };
+        assert_eq!(details[0].feature, "version");
+        assert!(matches!(decode_form(&shipped("iris"), b"a=\xff"), Err(DecodeError::Malformed(_))));
     }
 
     #[test]

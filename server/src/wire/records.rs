@@ -8,15 +8,26 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::de::SliceRead;
 
 use super::{DecodeError, RowsBuilder, Signature};
 use crate::rows::{Cell, Rows};
 
-/// The rows that `body` asks about, at most `rows_max` of them.
+/// The rows that `body` asks about; at most `rows_max` of them.
 pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
+    read(signature, body, rows_max, |state, json| Body(state).deserialize(json))
+}
+
+/// The rows that `parse` finds in `body`.
+pub(super) fn read(
+    signature: &Signature,
+    body: &[u8],
+    rows_max: usize,
+    parse: impl FnOnce(Shared<'_, '_>, &mut serde_json::Deserializer<SliceRead<'_>>) -> serde_json::Result<()>,
+) -> Result<Rows, DecodeError> {
     let state = RefCell::new(State { rows: RowsBuilder::new(signature, rows_max), feature: None, too_many: false });
     let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = Body(&state).deserialize(&mut json).and_then(|()| json.end());
+    let parsed = parse(&state, &mut json).and_then(|()| json.end());
     let mut state = state.into_inner();
     match parsed {
         Ok(()) => state.rows.finish(),
@@ -43,21 +54,21 @@ fn non_finite_at(body: &[u8], error: &serde_json::Error) -> Option<&'static str>
         .next()
 }
 
-struct State<'s> {
-    rows: RowsBuilder<'s>,
+pub(super) struct State<'s> {
+    pub(super) rows: RowsBuilder<'s>,
     /// The column whose value is being read.
     feature: Option<usize>,
     too_many: bool,
 }
 
 impl State<'_> {
-    fn begin_row<E: Error>(&mut self) -> Result<(), E> {
+    pub(super) fn begin_row<E: Error>(&mut self) -> Result<(), E> {
         self.too_many = !self.rows.begin_row();
         if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
     }
 }
 
-type Shared<'a, 's> = &'a RefCell<State<'s>>;
+pub(super) type Shared<'a, 's> = &'a RefCell<State<'s>>;
 
 /// The whole body.
 struct Body<'a, 's>(Shared<'a, 's>);
@@ -102,7 +113,7 @@ impl<'de> Visitor<'de> for Body<'_, '_> {
 }
 
 /// A list of records.
-struct Instances<'a, 's>(Shared<'a, 's>);
+pub(super) struct Instances<'a, 's>(pub(super) Shared<'a, 's>);
 
 impl<'de> DeserializeSeed<'de> for Instances<'_, '_> {
     type Value = ();
@@ -184,15 +195,15 @@ fn read_record<'de, A: MapAccess<'de>>(state: Shared<'_, '_>, mut map: A, first:
 struct Key(String);
 
 /// Where a value belongs.
-enum Target<'n> {
+pub(super) enum Target<'n> {
     Named(&'n str),
     Column(usize),
 }
 
 /// One value, which goes into the row at hand.
-struct Value<'a, 's, 'n> {
-    state: Shared<'a, 's>,
-    target: Target<'n>,
+pub(super) struct Value<'a, 's, 'n> {
+    pub(super) state: Shared<'a, 's>,
+    pub(super) target: Target<'n>,
 }
 
 impl Value<'_, '_, '_> {
@@ -277,18 +288,11 @@ mod tests {
 
     use super::*;
     use crate::wire::Detail;
-    use crate::wire::test_signatures::shipped;
+    use crate::wire::test_signatures::{matrix, shipped};
 
     const FIRST_REQUEST: &str = r#"[
         {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": 0.2},
         {"petal width (cm)": 1.8, "sepal length (cm)": 6.3, "sepal width (cm)": 2.9, "petal length (cm)": 6}]"#;
-
-    fn matrix(rows: Rows) -> Array2<f32> {
-        match rows {
-            Rows::Matrix(matrix) => matrix,
-            Rows::Tensors(_) => panic!("not of one float32 tensor"),
-        }
-    }
 
     fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
         decode(&shipped("iris"), body.as_bytes(), 100).map(matrix)

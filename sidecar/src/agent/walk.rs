@@ -145,11 +145,11 @@ impl Agent {
             let checked = stable.and_then(|stable| {
                 let Some(mut stable) = stable.filter(|stable| !self.is_bad(current, stable)) else { return Ok(None) };
                 let (settings, git, board) = (&self.settings.trust, &mut self.git, &self.board);
-                Judge { settings, environment: &environment, git, board }.check_earlier(&commit)?;
+                Judge { settings, environment: &environment, git, board, counts: false }.check_earlier(&commit)?;
                 let versions: Vec<_> = stable.iter().map(|stable| stable.files.clone()).collect();
-                let (trust, git, board) = (&self.settings.trust, &mut self.git, &*self.board);
+                let (trust, git) = (&self.settings.trust, &mut self.git);
                 let read = |path: &str, bytes_max| git.read(&commit, path, bytes_max).map_err(unread);
-                model::check(trust, &environment, &versions, Some(board), read)?;
+                model::check(trust, &environment, &versions, None, read)?;
                 for Stable { sources, .. } in &mut stable {
                     self.supply(&commit, std::mem::take(sources))?;
                 }

@@ -21,6 +21,8 @@ pub const JSON_BYTES_MAX: usize = 1 << 20;
 pub struct Job {
     /// The folder that the worker owns.
     pub home: PathBuf,
+    /// The folder of another worker, whose mirror's objects are used too.
+    pub lender: Option<PathBuf>,
     /// The repository.
     pub address: Address,
     /// What is followed.

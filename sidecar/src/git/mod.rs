@@ -48,6 +48,9 @@ pub struct Settings {
     pub worker_arguments: Vec<String>,
     /// A folder for the worker alone; it is made where there is none, and nothing in it is precious.
     pub folder: PathBuf,
+    /// The folder of another worker of the same repository, whose mirror's objects need not be fetched again. It is read
+    /// and never written to.
+    pub lender: Option<PathBuf>,
     /// The repository.
     pub address: Address,
     /// What is followed.
@@ -277,6 +280,7 @@ impl Git {
         };
         let job = Job {
             home: self.settings.folder.clone(),
+            lender: self.settings.lender.clone(),
             address: self.settings.address.clone(),
             reference: self.settings.reference.clone(),
             credentials: self.settings.credentials.clone(),

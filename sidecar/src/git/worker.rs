@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -131,7 +132,11 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
     let reply = match &job.request {
         Request::Advertise => Reply::Advertised(advertise(job, &home)?),
         Request::Fetch if home.packs() >= PACKS_MAX => Reply::Fetched(home.renewing(|repo| fetch(job, repo))?),
-        Request::Fetch => Reply::Fetched(home.healing(|repo| fetch(job, repo))?),
+        Request::Fetch => {
+            // One that was whole when a worker was killed is as easily fetched.
+            remove(&home.fresh()).map_err(|e| home.unusable(&e.to_string()))?;
+            Reply::Fetched(home.healing(|repo| fetch(job, repo))?)
+        }
         Request::Describe { commit } => Reply::Described(home.healing(|repo| describe(&find_commit(repo, commit)?))?),
         Request::Read { commit, path, bytes_max } => {
             return home.healing(|repo| read(repo, commit, path, *bytes_max)).map(Answer::Blob);
@@ -155,6 +160,7 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
 /// The folder that the worker owns.
 struct Home {
     folder: PathBuf,
+    lender: Option<PathBuf>,
 }
 
 /// Whether the mirror is at fault, which is cured by throwing it away, or something else.
@@ -171,7 +177,7 @@ impl From<Failure> for Fault {
 
 impl Home {
     fn open(job: &Job) -> Result<Self, Failure> {
-        let home = Self { folder: job.home.clone() };
+        let home = Self { folder: job.home.clone(), lender: job.lender.clone() };
         home.prepare(job).map_err(|e| home.unusable(&e.to_string()))?;
         Ok(home)
     }
@@ -201,6 +207,11 @@ impl Home {
         self.folder.join("mirror")
     }
 
+    /// Where a mirror is made that is to take the place of the other one.
+    fn fresh(&self) -> PathBuf {
+        self.folder.join("mirror.new")
+    }
+
     fn unusable(&self, reason: &str) -> Failure {
         Failure::Folder { folder: self.folder.display().to_string(), reason: excerpt(reason) }
     }
@@ -221,7 +232,10 @@ impl Home {
     fn empty_repository(&self, path: &Path) -> Result<Repository, Failure> {
         let mut options = RepositoryInitOptions::new();
         options.bare(true).no_reinit(true).external_template(false);
-        let repo = Repository::init_opts(path, &options).map_err(|e| self.unusable(e.message()))?;
+        let mut repo = Repository::init_opts(path, &options).map_err(|e| self.unusable(e.message()))?;
+        if let Some(lender) = &self.lender {
+            repo = borrow_from(&lender.join("mirror"), repo).map_err(|e| self.unusable(&e.to_string()))?;
+        }
         // The one way to say so for an advertisement; a fetch says it again.
         let redirects = repo.config().and_then(|mut config| config.set_bool("http.followRedirects", false));
         redirects.map_err(|e| self.unusable(e.message()))?;
@@ -231,7 +245,7 @@ impl Home {
     /// Runs `fetch` on an empty mirror, which takes the place of the old one when it has succeeded. Whenever this ends,
     /// there is the old one, or the new one, or none, which is what a new sidecar begins with.
     fn renewing<T>(&self, fetch: impl FnOnce(&Repository) -> Result<T, Fault>) -> Result<T, Failure> {
-        let fresh = self.folder.join("mirror.new");
+        let fresh = self.fresh();
         let unusable = |e: io::Error| self.unusable(&e.to_string());
         remove(&fresh).map_err(unusable)?;
         let fetched = fetch(&self.empty_repository(&fresh)?).map_err(|fault| match fault {
@@ -259,6 +273,22 @@ impl Home {
     }
 }
 
+/// Lets an empty repository use the objects of another one, and tell a remote that it has them; one that holds nothing
+/// has nothing to lend. What is fetched is written to the borrower alone.
+fn borrow_from(lender: &Path, empty: Repository) -> io::Result<Repository> {
+    let held = Repository::open_bare(lender).and_then(|lender| lender.refname_to_id(TARGET));
+    let Ok(held) = held else { return Ok(empty) };
+    let (path, objects) = (empty.path().to_owned(), std::path::absolute(lender)?.join("objects"));
+    let mut line = objects.into_os_string().into_vec();
+    line.push(b'\n');
+    std::fs::create_dir_all(path.join("objects/info"))?;
+    std::fs::write(path.join("objects/info/alternates"), line)?;
+    // Opened anew, since an open one does not look there again.
+    let borrower = Repository::open_bare(&path).map_err(io::Error::other)?;
+    borrower.reference(TARGET, held, true, "").map_err(io::Error::other)?;
+    Ok(borrower)
+}
+
 /// Removes a folder, if it is there.
 fn remove(folder: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
@@ -279,7 +309,7 @@ fn advertise(job: &Job, home: &Home) -> Result<Advertised, Failure> {
 }
 
 fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
-    remove_partial_packs(repo.path());
+    remove_leftovers(repo.path());
     let mut remote = open_remote(job, repo)?;
     let mut connection = connect(job, &mut remote)?;
     let target = resolve(job, &connection)?;
@@ -319,8 +349,9 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     Ok(Fetched { advertised: target.advertised(), bytes: received.get() })
 }
 
-/// Takes away what a worker left that was killed in a fetch; packs that are whole have other names.
-fn remove_partial_packs(repository: &Path) {
+/// Takes away what a worker left that was killed in a fetch; packs that are whole have other names, and nobody else locks.
+fn remove_leftovers(repository: &Path) {
+    let _ = std::fs::remove_file(repository.join(format!("{TARGET}.lock")));
     let Ok(entries) = std::fs::read_dir(repository.join("objects/pack")) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         if !path.extension().is_some_and(|extension| extension == "pack" || extension == "idx") {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -13,7 +14,7 @@ use mainstay_sidecar::git::{Error, Failure};
 use mainstay_sidecar::{Credentials, Sidecar};
 use tempfile::TempDir;
 
-use crate::harness::{Bench, LONG, Repo, Responder, git, git_with, http, worker_program};
+use crate::harness::{Bench, LONG, Repo, Responder, git, git_borrowing, git_with, http, worker_program};
 
 #[test]
 fn branches_tags_full_names_and_commits_are_followed() {
@@ -401,4 +402,45 @@ fn packs_do_not_pile_up_and_every_commit_still_becomes_its_release() {
     }
     assert!(most < 60 && packs() < most, "{most} packs at most, {} at the end", packs());
     assert!(!bench.mirror().with_extension("new").exists());
+}
+
+#[test]
+fn what_another_mirror_has_is_borrowed_and_not_fetched_again() {
+    let repo = Repo::serving_iris();
+    let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    repo.write("noise", &noise);
+    let first = repo.commit("Make noise");
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [lender, borrower, other] = folders.each_ref().map(tempfile::TempDir::path);
+
+    // Nothing to lend yet.
+    let fetched = git_borrowing(other, &repo.address(), "main", lender).fetch().unwrap();
+    assert!(fetched.bytes > 100_000, "{}", fetched.bytes);
+    let whole = fetched.bytes;
+
+    git(lender, &repo.address(), "main").fetch().unwrap();
+    let second = repo.roll("1.1.0");
+    let before = files_below(&lender.join("git"));
+    let mut borrowing = git_borrowing(borrower, &repo.address(), "main", lender);
+    let fetched = borrowing.fetch().unwrap();
+    assert_eq!(fetched.advertised.commit, second);
+    assert!(fetched.bytes < whole / 10, "{} of {whole}", fetched.bytes);
+    assert_eq!(borrowing.read(&second, "noise", 1 << 20).unwrap(), noise);
+    assert_eq!(borrowing.describe(&first).unwrap().subject, "Make noise");
+    assert_eq!(files_below(&lender.join("git")), before, "the lender is left alone");
+
+    // A lender that goes away takes what it lent with it; the borrower begins anew by itself.
+    fs::remove_dir_all(lender.join("git")).unwrap();
+    assert!(borrowing.read(&second, "noise", 1 << 20).is_err());
+    assert!(borrowing.fetch().unwrap().bytes > whole / 2);
+    assert_eq!(borrowing.read(&second, "noise", 1 << 20).unwrap(), noise);
+}
+
+/// The files in a folder, and in all that it holds.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
 }

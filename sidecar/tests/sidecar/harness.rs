@@ -143,8 +143,13 @@ impl Bench {
         Self { folder, settings, control: Control::new() }
     }
 
+    /// A sidecar that holds the store. A child that another test forks has a copy of every lock until its own program
+    /// runs, so a lock that was let go of just now may be held a moment longer.
     pub fn open(&self) -> Sidecar {
-        Sidecar::open(self.settings.clone(), self.control.clone()).unwrap()
+        eventually("the store is free", || {
+            let sidecar = Sidecar::open(self.settings.clone(), self.control.clone()).unwrap();
+            sidecar.agent().is_some().then_some(sidecar)
+        })
     }
 
     pub fn reader(&self) -> Reader {
@@ -244,18 +249,34 @@ pub fn git(folder: &Path, address: &str, reference: &str) -> Git {
 }
 
 pub fn git_with(folder: &Path, address: &str, reference: &str, credentials: Credentials, deadline: Duration) -> Git {
-    let settings = git::Settings {
+    Git::new(git_settings(folder, address, reference, credentials, deadline), Control::new())
+}
+
+/// Git alone, which has what the worker in `lender` has.
+pub fn git_borrowing(folder: &Path, address: &str, reference: &str, lender: &Path) -> Git {
+    let settings = git_settings(folder, address, reference, Credentials::default(), LONG);
+    Git::new(git::Settings { lender: Some(lender.join("git")), ..settings }, Control::new())
+}
+
+fn git_settings(
+    folder: &Path,
+    address: &str,
+    reference: &str,
+    credentials: Credentials,
+    deadline: Duration,
+) -> git::Settings {
+    git::Settings {
         program: worker_program(),
         worker_arguments: Vec::new(),
         folder: folder.join("git"),
+        lender: None,
         address: address.parse().unwrap(),
         reference: reference.parse().unwrap(),
         credentials,
         fetch_deadline: deadline,
         request_deadline: deadline,
         transfer_bytes_max: 10 << 20,
-    };
-    Git::new(settings, Control::new())
+    }
 }
 
 pub fn refusal(pass: Pass) -> String {

@@ -339,6 +339,11 @@ fn what_stands_in_for_a_version_that_does_not_load_has_a_good_signature_of_its_o
     let current = court.bench.current();
     let fallback = current.release.models["iris"].fallback.as_ref().expect("something stands in");
     assert_eq!((fallback.version.to_string(), &fallback.commit), ("1.0.0".to_owned(), &trusted));
+    // What was passed over was nobody's attempt.
+    for reason in ["unsigned", "unknown_key"] {
+        metric(&sidecar, &format!("mainstay_sync_signature_failures_total{{reason=\"{reason}\"}} 0"));
+    }
+    metric(&sidecar, "mainstay_sync_signatures_verified_total 1");
     assert_eq!(sidecar.reconcile(), Pass::Unchanged);
     assert_eq!(court.bench.current(), current);
 }

@@ -1,0 +1,764 @@
+//! How fast the server answers, beside a bare HTTP server that does nothing and, where they are given, beside its rivals.
+//!
+//! Starts the real program on a real store with a forest of 100 trees. `cargo bench --bench load -- --help` says what can be
+//! chosen, docs/performance.md what came out and what is not fair about it, and benches/peers/run starts the rivals. A
+//! clock fails nothing here, only a wrong answer or none does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people at a terminal"
+)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tempfile::{NamedTempFile, TempDir};
+
+#[path = "load/bare.rs"]
+mod bare;
+#[path = "load/bodies.rs"]
+mod bodies;
+#[path = "fleet/chance.rs"]
+#[allow(dead_code, reason = "the fleet uses all of it")]
+mod chance;
+#[path = "load/client.rs"]
+mod client;
+#[path = "load/contest.rs"]
+mod contest;
+#[path = "load/grpc.rs"]
+mod grpc;
+#[path = "../tests/e2e/harness/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use all of it")]
+mod harness;
+#[path = "fleet/plot.rs"]
+mod plot;
+#[path = "load/process.rs"]
+mod process;
+#[path = "load/store.rs"]
+mod store;
+
+use bodies::{Form, requests, rows_of};
+use chance::Chance;
+use client::Plan;
+use contest::{Entrant, Rules, at, latencies_ms};
+use harness::{Program, Server, eventually, mainstay};
+use plot::{Line, Plot};
+use process::{family, memory_mib, thread_seconds};
+use store::{Store, forest, version};
+
+/// How many different requests of one row, and of a hundred, are sent in turn.
+const SINGLE: usize = 4096;
+const HUNDRED: usize = 64;
+/// How many models the server has where it has many, each in two versions.
+const MANY: usize = 200;
+
+/// Measures the server beside a bare HTTP server, in rounds in which each takes its turn
+///
+/// Exit codes: 0 measured, 101 a program did not do what it should.
+#[derive(Parser)]
+struct Arguments {
+    /// What is measured; all of it, without peers, where nothing is named.
+    parts: Vec<Part>,
+
+    /// How many rounds, of which the medians are told.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// How long each takes its turn, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+
+    /// One short round: shows that it runs, not how fast.
+    #[arg(long)]
+    quick: bool,
+
+    /// The rivals that are running, as benches/peers/run writes it.
+    #[arg(long)]
+    peers: Option<PathBuf>,
+
+    /// The folder for the plot.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance"))]
+    plots: PathBuf,
+
+    /// The bare server has one runtime per processor, instead of one for all.
+    #[arg(long)]
+    bare_per_core: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// Serve this file's bytes to everything: the bare server, as it is started by this program.
+    #[arg(long, hide = true)]
+    bare: Option<PathBuf>,
+
+    /// Serve them over gRPC.
+    #[arg(long, hide = true)]
+    bare_grpc: bool,
+
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// One row a request, with 1, 16 and 64 connections, and at half of what the server can do.
+    Single,
+    /// A hundred rows a request.
+    Hundred,
+    /// The Open Inference Protocol: JSON, binary tensors, gRPC.
+    V2,
+    /// The compiled forest beside ONNX Runtime's.
+    Engines,
+    /// 200 models of two versions beside one model.
+    Many,
+    /// New versions while requests come at half of what the server can do.
+    Reload,
+    /// Three times as many requests as the server can answer.
+    Overload,
+    /// How long an answer takes at each rate, drawn into `--plots`.
+    Curve,
+    /// From the start until it answers, with memory and idle processor time.
+    Start,
+    /// The rivals that `--peers` names.
+    Peers,
+}
+
+/// Servers beside each other.
+#[derive(Serialize)]
+struct Table {
+    what: String,
+    rows_per_request: usize,
+    lines: Vec<contest::Line>,
+}
+
+/// One figure.
+#[derive(Serialize)]
+struct Figure {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    /// What it should be: `below` or `above` a value; none where it is only told.
+    target: Option<Target>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Target {
+    Below(f64),
+    Above(f64),
+}
+
+/// A rival that is running.
+#[derive(Deserialize)]
+struct Peer {
+    name: String,
+    address: SocketAddr,
+    path: String,
+    /// Whether it is asked in the Open Inference Protocol.
+    v2: bool,
+    process: u32,
+    /// From its start to its first answer.
+    start_s: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    tables: Vec<Table>,
+    figures: Vec<Figure>,
+    #[serde(skip)]
+    rules: Rules,
+    #[serde(skip)]
+    bare_per_core: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(file) = &arguments.bare {
+        bare::serve(file, arguments.bare_per_core, arguments.bare_grpc);
+        return ExitCode::SUCCESS;
+    }
+    let of_itself = [
+        Part::Single,
+        Part::Hundred,
+        Part::V2,
+        Part::Engines,
+        Part::Many,
+        Part::Reload,
+        Part::Overload,
+        Part::Curve,
+        Part::Start,
+    ];
+    let parts = if arguments.parts.is_empty() { &of_itself[..] } else { &arguments.parts };
+    let rules = if arguments.quick {
+        Rules { rounds: 1, warm: Duration::from_millis(100), time: Duration::from_millis(300) }
+    } else {
+        let time = Duration::from_secs_f64(arguments.seconds);
+        Rules { rounds: arguments.rounds, warm: Duration::from_millis(500), time }
+    };
+    let mut report = Report { tables: Vec::new(), figures: Vec::new(), rules, bare_per_core: arguments.bare_per_core };
+    for part in parts {
+        match part {
+            Part::Single => report.single(),
+            Part::Hundred => report.hundred(),
+            Part::V2 => report.v2(),
+            Part::Engines => report.engines(),
+            Part::Many => report.many(),
+            Part::Reload => report.reload(),
+            Part::Overload => report.overload(),
+            Part::Curve => report.curve(&arguments.plots),
+            Part::Start => report.start(),
+            Part::Peers => report.peers(arguments.peers.as_deref().expect("--peers names the rivals")),
+        }
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report).unwrap());
+    } else {
+        report.print();
+    }
+    ExitCode::SUCCESS
+}
+
+impl Report {
+    fn single(&mut self) {
+        let served = Served::forest(&[]);
+        for (what, form, path) in [
+            ("one row with names, /predict", Form::Records, "/predict"),
+            ("one row as a list, /predict", Form::Instances, "/predict"),
+        ] {
+            let requests = requests(form, path, 1, SINGLE);
+            let bare = self.bare(&served, &requests);
+            let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+            let mut peak = 0.0_f64;
+            for connections in [1, 16, 64] {
+                let lines = self.contest(what, 1, &entrants, connections, None);
+                peak = peak.max(lines[1].requests_per_s);
+            }
+            let lines = self.contest(&format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
+            let ratio = lines[1].p99_ms / lines[1].p50_ms;
+            self.figure(format!("p99 over p50 at half of the peak, {what}"), ratio, "", Some(Target::Below(3.0)));
+        }
+    }
+
+    fn hundred(&mut self) {
+        let served = Served::forest(&[]);
+        let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
+        let bare = self.bare(&served, &requests);
+        let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+        self.contest("100 rows as lists, /predict", 100, &entrants, 16, None);
+    }
+
+    fn v2(&mut self) {
+        let served = Served::forest(&[]);
+        let path = "/v2/models/forest/infer";
+        for (what, form, rows, count) in [
+            ("one row, Open Inference Protocol, JSON", Form::V2, 1, SINGLE),
+            ("one row, Open Inference Protocol, binary", Form::V2Binary, 1, SINGLE),
+            ("100 rows, Open Inference Protocol, JSON", Form::V2, 100, HUNDRED),
+            ("100 rows, Open Inference Protocol, binary", Form::V2Binary, 100, HUNDRED),
+        ] {
+            let requests = requests(form, path, rows, count);
+            let bare = self.bare(&served, &requests);
+            let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+            for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
+                self.contest(what, rows, &entrants, *connections, None);
+            }
+        }
+        for (what, rows, count) in [("one row, gRPC", 1, SINGLE), ("100 rows, gRPC", 100, HUNDRED)] {
+            let mut chance = Chance::new(11);
+            let messages: Vec<_> = (0..count).map(|_| grpc::message(&rows_of(&mut chance, rows))).collect();
+            let (status, answer) = grpc::ask(served.server.listen, &messages[0]);
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+            let bare = Bare::start(&answer, self.bare_per_core, true);
+            let mut entrants = [bare.entrant(&messages), served.entrant("mainstay", messages)];
+            for entrant in &mut entrants {
+                entrant.grpc = true;
+            }
+            self.contest(what, rows, &entrants, 16, None);
+        }
+    }
+
+    fn engines(&mut self) {
+        let (compiled, ort) = (Served::forest(&[]), Served::forest(&["--engine", "ort"]));
+        for (what, rows, count) in [("one row, engines", 1, SINGLE), ("100 rows, engines", 100, HUNDRED)] {
+            let requests = requests(Form::Instances, "/predict", rows, count);
+            let bare = self.bare(&compiled, &requests);
+            let entrants = [
+                bare.entrant(&requests),
+                compiled.entrant("mainstay, compiled", requests.clone()),
+                ort.entrant("mainstay, ONNX Runtime", requests),
+            ];
+            self.contest(what, rows, &entrants, 16, None);
+        }
+        for (name, served) in [("compiled", &compiled), ("ONNX Runtime", &ort)] {
+            let memory = memory_mib(&family(served.server.program.id()));
+            let below = if name == "compiled" { 25.0 } else { 100.0 };
+            self.figure(format!("memory after that load, {name}"), memory, "MiB", Some(Target::Below(below)));
+        }
+    }
+
+    fn many(&mut self) {
+        let names: Vec<String> = (0..MANY).map(|index| format!("forest-{index:03}")).collect();
+        let both = vec![version(0), version(1)];
+        let models: Vec<_> = names.iter().map(|name| (name.clone(), both.clone())).collect();
+        let begun = Instant::now();
+        let mut many = Served::new(&models, &[]);
+        let took = begun.elapsed();
+        self.figure(format!("{MANY} models of two versions: from nothing until live"), took.as_secs_f64(), "s", None);
+        let mut one = Served::forest(&[]);
+        let of_many: Vec<_> = names
+            .iter()
+            .zip(0..)
+            .flat_map(|(name, from)| {
+                let path = format!("/models/{name}/predict");
+                requests(Form::Instances, &path, 1, 20 + from % 2)
+            })
+            .collect();
+        let of_one = requests(Form::Instances, "/models/forest/predict", 1, SINGLE);
+        let entrants = [one.entrant("one model", of_one), many.entrant("400 versions in turn", of_many)];
+        let lines = self.contest("one row, many models", 1, &entrants, 16, None);
+        let ratio = lines[1].cpu_of_first;
+        self.figure(
+            format!("processor time of a request with {MANY} models, of that with one"),
+            ratio,
+            "",
+            Some(Target::Below(1.2)),
+        );
+        let each = memory_mib(&family(many.server.program.id()));
+        self.figure(format!("memory of {MANY} models of two versions"), each, "MiB", None);
+        let mut took = Vec::new();
+        for served in [&mut one, &mut many] {
+            let mut models = served.models.clone();
+            models[0].1[0] = version(7);
+            let begun = Instant::now();
+            served.roll(models);
+            took.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        self.figure("a new version, one model: published until live".to_owned(), took[0], "ms", None);
+        let what = format!("a new version, {MANY} models: published until live");
+        self.figure(what, took[1], "ms", Some(Target::Below(took[0] * 1.2)));
+    }
+
+    fn reload(&mut self) {
+        let mut served = Served::forest(&[]);
+        let requests = requests(Form::Instances, "/predict", 1, SINGLE);
+        let peak = served.peak(&requests, self.rules);
+        let (address, requests) = (served.server.listen, &requests);
+        let rounds = self.rules.rounds.max(2) as u64;
+        for (what, versions) in [("new versions", 10..10 + rounds), ("versions that passed before", 10..10 + rounds)] {
+            let time = self.rules.time * rounds as u32;
+            let done = AtomicBool::new(false);
+            let (outcome, spans) = std::thread::scope(|scope| {
+                let asking = scope.spawn(|| {
+                    let plan = Plan {
+                        address,
+                        requests,
+                        connections: 64,
+                        rate_per_s: Some(peak / 2.0),
+                        warm: self.rules.warm,
+                        time,
+                    };
+                    let outcome = client::run(&plan, || {});
+                    done.store(true, Ordering::Relaxed);
+                    outcome
+                });
+                let mut spans = Vec::new();
+                std::thread::sleep(self.rules.warm + self.rules.time / 2);
+                for patch in versions.clone() {
+                    let begun = Instant::now();
+                    served.roll(vec![forest(patch)]);
+                    spans.push((begun, Instant::now()));
+                    // So that there is time without a reload to compare with.
+                    std::thread::sleep((self.rules.time / 2).saturating_sub(begun.elapsed()));
+                }
+                assert!(!done.load(Ordering::Relaxed) || self.rules.rounds == 1, "reloads take longer than the load");
+                (asking.join().unwrap(), spans)
+            });
+            let within = |due: Duration| {
+                let due = outcome.began + due;
+                spans.iter().any(|(from, to)| (*from..*to).contains(&due))
+            };
+            let (during, calm): (Vec<_>, Vec<_>) = outcome.samples.iter().partition(|sample| within(sample.due));
+            let failed = outcome.samples.iter().filter(|sample| sample.status != 200).count();
+            let (during, calm) = (latencies_ms(during.into_iter()), latencies_ms(calm.into_iter()));
+            let took = spans.iter().map(|(from, to)| (*to - *from).as_secs_f64() * 1e3).collect();
+            self.figure(format!("{what}: published until live, median"), contest::median(took), "ms", None);
+            self.figure(format!("{what}: p99 without a reload"), at(&calm, 0.99), "ms", None);
+            self.figure(format!("{what}: p99 during a reload"), at(&during, 0.99), "ms", None);
+            let ratio = at(&during, 0.99) / at(&calm, 0.99);
+            self.figure(format!("{what}: p99 during a reload, of that without"), ratio, "", Some(Target::Below(1.1)));
+            let failed = failed + outcome.lost + outcome.unsent;
+            self.figure(format!("{what}: failed requests"), failed as f64, "", Some(Target::Below(1.0)));
+        }
+    }
+
+    fn overload(&mut self) {
+        // Large enough that the load generator is not what is overloaded.
+        let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
+        let served = Served::forest(&[]);
+        let peak = served.peak(&requests, self.rules);
+        let ids = family(served.server.program.id());
+        self.figure("peak, requests of 100 rows".to_owned(), peak, "/s", None);
+        let mut memory = vec![memory_mib(&ids)];
+        let mut goodput = Vec::new();
+        let mut shed = Vec::new();
+        let mut outcomes = Vec::new();
+        for _ in 0..self.rules.rounds.min(3) {
+            let plan = Plan {
+                address: served.server.listen,
+                requests: &requests,
+                connections: 2000,
+                rate_per_s: Some(peak * 3.0),
+                warm: self.rules.warm,
+                time: self.rules.time,
+            };
+            let outcome = client::run(&plan, || {});
+            // An answer counts when it comes within the time, whenever its request was due.
+            let good = outcome.samples.iter().filter(|sample| sample.status == 200);
+            let good = good.filter(|sample| sample.due + sample.took <= self.rules.time).count();
+            goodput.push(good as f64 / self.rules.time.as_secs_f64() / peak);
+            let refused = outcome.samples.iter().filter(|sample| sample.status == 503);
+            shed.extend(refused.map(|sample| (sample.took - sample.waited).as_secs_f64() * 1e3));
+            memory.push(memory_mib(&ids));
+            outcomes.push(outcome);
+        }
+        let all = outcomes.iter().flat_map(|outcome| &outcome.samples);
+        let other = all.clone().filter(|sample| !matches!(sample.status, 200 | 503)).count();
+        let took = latencies_ms(all.filter(|sample| sample.status == 200));
+        shed.sort_by(f64::total_cmp);
+        self.figure(
+            "goodput at three times the peak, of the peak".to_owned(),
+            contest::median(goodput),
+            "",
+            Some(Target::Above(0.95)),
+        );
+        self.figure("requests refused with 503".to_owned(), shed.len() as f64, "", None);
+        self.figure(
+            "a refusal, from sent to answered: p99".to_owned(),
+            at(&shed, 0.99),
+            "ms",
+            Some(Target::Below(5.0)),
+        );
+        self.figure("an answer, from due to answered: p50".to_owned(), at(&took, 0.5), "ms", None);
+        self.figure("an answer, from due to answered: p99".to_owned(), at(&took, 0.99), "ms", None);
+        let unsent: usize = outcomes.iter().map(|outcome| outcome.unsent).sum();
+        self.figure("requests that found no connection in time".to_owned(), unsent as f64, "", None);
+        let lost: usize = outcomes.iter().map(|outcome| outcome.lost).sum();
+        self.figure("other answers, or none".to_owned(), (other + lost) as f64, "", Some(Target::Below(1.0)));
+        self.figure("memory before".to_owned(), memory[0], "MiB", None);
+        self.figure("memory after the first time".to_owned(), memory[1], "MiB", None);
+        self.figure("memory after the last time".to_owned(), *memory.last().unwrap(), "MiB", None);
+    }
+
+    fn curve(&mut self, folder: &Path) {
+        let served = Served::forest(&[]);
+        let requests = requests(Form::Instances, "/predict", 1, SINGLE);
+        let bare = self.bare(&served, &requests);
+        let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+        let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
+        let rounds = Rules { rounds: self.rules.rounds.min(3), ..self.rules };
+        let mut lines = Vec::new();
+        for quantile in ["half", "99 %"] {
+            let line = |entrant: &Entrant| Line { name: format!("{}, {quantile}", entrant.name), points: Vec::new() };
+            lines.extend(entrants.iter().map(line));
+        }
+        for share in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9] {
+            eprintln!("one row, {:.0} requests/s", peak * share);
+            let outcome = contest::hold(&entrants, 64, Some(peak * share), rounds);
+            for (index, line) in outcome.iter().enumerate() {
+                lines[index].points.push((peak * share, line.p50_ms));
+                lines[entrants.len() + index].points.push((peak * share, line.p99_ms));
+            }
+        }
+        std::fs::create_dir_all(folder).unwrap();
+        let title = "One row a request, 64 connections: answered within";
+        let plot = Plot { title, x: "requests a second", y: "milliseconds", log_x: false, log_y: true, lines };
+        plot.write(&folder.join("latency.svg"));
+    }
+
+    fn start(&mut self) {
+        let times = self.rules.rounds;
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("store");
+        Store::new(&path).publish(&[forest(0)]);
+        let path = path.to_str().unwrap();
+        for (what, arguments, ready_ms, mib) in [
+            ("shipped models", &[][..], Some(50.0), None),
+            ("shipped models, ONNX Runtime", &["--engine", "ort"][..], None, Some(100.0)),
+            ("a store with the forest", &["--store", path][..], None, Some(25.0)),
+        ] {
+            let mut ready = Vec::new();
+            let mut memory = Vec::new();
+            for _ in 0..times {
+                let begun = Instant::now();
+                let (program, _) = started(arguments);
+                ready.push(begun.elapsed().as_secs_f64() * 1e3);
+                memory.push(memory_mib(&family(program.id())));
+            }
+            let target = ready_ms.map(Target::Below);
+            self.figure(format!("from the start until ready, {what}"), contest::median(ready), "ms", target);
+            let target = mib.map(Target::Below);
+            self.figure(format!("memory once ready, {what}"), contest::median(memory), "MiB", target);
+        }
+        let (program, _) = started(&["--store", path]);
+        // What the beginning leaves to be done is over.
+        std::thread::sleep(self.rules.time);
+        let time = self.rules.time * 4;
+        let before = thread_seconds(program.id());
+        std::thread::sleep(time);
+        let share = (thread_seconds(program.id()) - before) / time.as_secs_f64() * 100.0;
+        self.figure("processor time while nobody asks".to_owned(), share, "%", Some(Target::Below(0.1)));
+    }
+
+    fn peers(&mut self, file: &Path) {
+        let peers: Vec<Peer> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let (served, ort) = (Served::forest(&[]), Served::forest(&["--engine", "ort"]));
+        for (what, rows, count) in [("one row, rivals", 1, SINGLE), ("100 rows, rivals", 100, HUNDRED)] {
+            let own = requests(Form::Instances, "/predict", rows, count);
+            let bare = self.bare(&served, &own);
+            let mut entrants = vec![
+                bare.entrant(&own),
+                served.entrant("mainstay, compiled", own.clone()),
+                ort.entrant("mainstay, ONNX Runtime", own),
+            ];
+            let expected = labels(&ask(&entrants[1]));
+            assert_eq!(expected.len(), rows);
+            for peer in &peers {
+                let form = if peer.v2 { Form::V2 } else { Form::Instances };
+                let entrant = Entrant {
+                    name: peer.name.clone(),
+                    address: peer.address,
+                    process: peer.process,
+                    requests: requests(form, &peer.path, rows, count),
+                    grpc: false,
+                };
+                assert_eq!(labels(&ask(&entrant)), expected, "{} answers what the others answer", peer.name);
+                entrants.push(entrant);
+            }
+            for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
+                self.contest(what, rows, &entrants, *connections, None);
+            }
+        }
+        for peer in &peers {
+            let memory = memory_mib(&family(peer.process));
+            self.figure(format!("memory after that load, {}", peer.name), memory, "MiB", None);
+            self.figure(format!("from the start to the first answer, {}", peer.name), peer.start_s, "s", None);
+        }
+        for (name, served) in [("mainstay, compiled", &served), ("mainstay, ONNX Runtime", &ort)] {
+            let memory = memory_mib(&family(served.server.program.id()));
+            self.figure(format!("memory after that load, {name}"), memory, "MiB", None);
+        }
+    }
+
+    /// A bare server that gives what `served` answers to the first of `requests`.
+    fn bare(&self, served: &Served, requests: &[Vec<u8>]) -> Bare {
+        let (status, answer) = client::ask(served.server.listen, &requests[0]);
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+        Bare::start(client::body(&answer), self.bare_per_core, false)
+    }
+
+    fn contest(
+        &mut self,
+        what: &str,
+        rows_per_request: usize,
+        entrants: &[Entrant],
+        connections: usize,
+        rate_per_s: Option<f64>,
+    ) -> &[contest::Line] {
+        eprintln!("{what}, {connections} connections");
+        let lines = contest::hold(entrants, connections, rate_per_s, self.rules);
+        for line in &lines {
+            assert_eq!(line.failed, 0, "every request to {} is answered with 200", line.server);
+        }
+        self.tables.push(Table { what: what.to_owned(), rows_per_request, lines });
+        &self.tables.last().expect("one was just added").lines
+    }
+
+    fn figure(&mut self, what: String, value: f64, unit: &'static str, target: Option<Target>) {
+        eprintln!("{what}: {value:.3} {unit}");
+        self.figures.push(Figure { what, value, unit, target });
+    }
+
+    fn print(&self) {
+        let mut last = "";
+        for Table { what, rows_per_request, lines } in &self.tables {
+            if last != what {
+                println!("\n### {what}\n");
+                println!(
+                    "| server | connections | requests/s | of the first | rows/s | CPU µs a request | of the first | p50 ms | p99 ms | spread |"
+                );
+                println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+            }
+            last = what;
+            for line in lines {
+                println!(
+                    "| {} | {} | {:.0} | {:.3} | {:.0} | {:.1} | {:.2} | {:.3} | {:.3} | {:.0} % |",
+                    line.server,
+                    line.connections,
+                    line.requests_per_s,
+                    line.of_first,
+                    line.requests_per_s * *rows_per_request as f64,
+                    line.cpu_us,
+                    line.cpu_of_first,
+                    line.p50_ms,
+                    line.p99_ms,
+                    line.spread * 100.0,
+                );
+            }
+        }
+        if self.figures.is_empty() {
+            return;
+        }
+        println!("\n| | | should be | is it |\n|---|---:|---|---|");
+        for Figure { what, value, unit, target } in &self.figures {
+            let (should, is) = match target {
+                Some(Target::Below(below)) => (format!("below {below:.3} {unit}"), *value < *below),
+                Some(Target::Above(above)) => (format!("above {above:.3} {unit}"), *value > *above),
+                None => (String::new(), true),
+            };
+            let verdict = match (target, is) {
+                (None, _) => "",
+                (_, true) => "yes",
+                (_, false) => "no",
+            };
+            println!("| {what} | {value:.3} {unit} | {} | {verdict} |", should.trim_end());
+        }
+    }
+}
+
+/// A server with forests from a store.
+struct Served {
+    server: Server,
+    store: Store,
+    models: Vec<(String, Vec<mainstay_models::Version>)>,
+    /// Last, since the store lies in it.
+    _folder: TempDir,
+}
+
+impl Served {
+    fn forest(arguments: &[&str]) -> Self {
+        Self::new(&[forest(0)], arguments)
+    }
+
+    fn new(models: &[(String, Vec<mainstay_models::Version>)], arguments: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("store");
+        let store = Store::new(&path);
+        let server = Server::start(&[&["--store", path.to_str().unwrap()], arguments].concat());
+        let mut served = Self { server, store, models: Vec::new(), _folder: folder };
+        served.roll(models.to_vec());
+        served
+    }
+
+    /// Publishes models, and waits until all of them are live.
+    fn roll(&mut self, models: Vec<(String, Vec<mainstay_models::Version>)>) {
+        let commit = self.store.publish(&models);
+        self.models = models;
+        let begun = Instant::now();
+        loop {
+            let status = self.server.status();
+            if status["release"]["commit"] == commit.as_str() {
+                let live = status["models"].as_array().unwrap().iter().all(|entry| entry["live"] != Value::Bool(false));
+                assert!(live, "{status:#}");
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(900), "{status:#}");
+            // Looking costs both sides something, and this runs beside the load.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn entrant(&self, name: &str, requests: Vec<Vec<u8>>) -> Entrant {
+        let (address, process) = (self.server.listen, self.server.program.id());
+        Entrant { name: name.to_owned(), address, process, requests, grpc: false }
+    }
+
+    /// Requests a second that it can answer.
+    fn peak(&self, requests: &[Vec<u8>], rules: Rules) -> f64 {
+        let entrant = self.entrant("mainstay", requests.to_vec());
+        contest::hold(&[entrant], 64, None, rules)[0].requests_per_s
+    }
+}
+
+/// The bare server. It ends with this.
+struct Bare {
+    child: Child,
+    address: SocketAddr,
+    _answer: NamedTempFile,
+}
+
+impl Bare {
+    fn start(answer: &[u8], per_core: bool, grpc: bool) -> Self {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(answer).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--bare").arg(file.path());
+        if per_core {
+            command.arg("--bare-per-core");
+        }
+        if grpc {
+            command.arg("--bare-grpc");
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, address: line.trim().parse().unwrap(), _answer: file }
+    }
+
+    fn entrant(&self, requests: &[Vec<u8>]) -> Entrant {
+        let (address, process) = (self.address, self.child.id());
+        Entrant { name: "bare hyper".to_owned(), address, process, requests: requests.to_vec(), grpc: false }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `mainstay serve`, started and ready; its ports are chosen beforehand, so that nothing but its answer is waited for.
+fn started(arguments: &[&str]) -> (Program, SocketAddr) {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (listen, admin) = (free(), free());
+    let ports = ["serve".to_owned(), format!("--listen={listen}"), format!("--admin={admin}")];
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let program = Program::spawn(mainstay(&[&ports[..], arguments].concat()));
+    let look = "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    eventually("the server is ready", || {
+        let mut stream = std::net::TcpStream::connect(admin).ok()?;
+        stream.write_all(look.as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        line.contains(" 200 ").then_some(())
+    });
+    (program, listen)
+}
+
+/// The body of the answer to an entrant's first request.
+fn ask(entrant: &Entrant) -> Value {
+    let (status, answer) = client::ask(entrant.address, &entrant.requests[0]);
+    assert_eq!(status, 200, "{}: {}", entrant.name, String::from_utf8_lossy(&answer));
+    serde_json::from_slice(client::body(&answer)).unwrap()
+}
+
+/// The classes in an answer, in whichever form it has.
+fn labels(answer: &Value) -> Vec<i64> {
+    let outputs = answer["outputs"].as_array().into_iter().flatten();
+    let list = match outputs.clone().find(|output| output["name"] == "label") {
+        Some(output) => &output["data"],
+        None => &answer["prediction"],
+    };
+    list.as_array().unwrap_or_else(|| panic!("{answer:#}")).iter().map(|label| label.as_i64().unwrap()).collect()
+}

@@ -1,0 +1,66 @@
+//! Stores with the forest in them, made as the sidecar makes one, without git.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use mainstay_models::{Blob, Commit, ModelSpec, Publisher, Release, ReleasedModel, ReleasedVersion, Version};
+
+const CARD: &str = include_str!("forest/model.yaml");
+const FILE: &[u8] = include_bytes!("forest/model.onnx");
+
+/// A store and what it was last asked to serve.
+pub struct Store {
+    publisher: Publisher,
+    releases: u64,
+}
+
+impl Store {
+    pub fn new(root: &Path) -> Self {
+        Self { publisher: Publisher::open(root).unwrap(), releases: 0 }
+    }
+
+    /// Publishes versions of models, the stable one of each in front, and gives the commit that asks for it.
+    pub fn publish(&mut self, models: &[(String, Vec<Version>)]) -> String {
+        self.releases += 1;
+        let released = models.iter().map(|(name, versions)| {
+            let bytes = versions.iter().map(|version| (version.clone(), self.add(name, version)));
+            let model = ReleasedModel { stable: versions[0].clone(), versions: bytes.collect(), fallback: None };
+            (name.parse().unwrap(), model)
+        });
+        let released: BTreeMap<_, _> = released.collect();
+        let id = format!("{:040x}", self.releases);
+        let commit = Commit {
+            id: id.parse().unwrap(),
+            author: "load".to_owned(),
+            subject: "Serve the forest".to_owned(),
+            time_unix_s: 0,
+        };
+        let default = models[0].0.parse().unwrap();
+        let release = Release::new("prod".parse().unwrap(), commit, default, released, Vec::new()).unwrap();
+        self.publisher.publish(&release).unwrap();
+        // As the sidecar does, so that a long run does not fill the disk.
+        self.publisher.collect(5).unwrap();
+        id
+    }
+
+    /// The forest under another name and version. Its card says so, hence it is another one to the server in everything.
+    fn add(&self, name: &str, version: &Version) -> ReleasedVersion {
+        let card = CARD.replacen("name: forest", &format!("name: {name}"), 1);
+        let card = card.replacen("version: 1.0.0", &format!("version: {version}"), 1);
+        let spec = ModelSpec::parse("model.yaml", card.as_bytes()).unwrap();
+        assert_eq!((spec.name.as_str(), &spec.version), (name, version));
+        let bytes = ReleasedVersion { spec: Blob::of(card.as_bytes()), artifact: spec.artifact.blob };
+        self.publisher.add(&bytes.spec, card.as_bytes()).unwrap();
+        self.publisher.add(&bytes.artifact, FILE).unwrap();
+        bytes
+    }
+}
+
+/// The forest, in the version 1.0.`patch`.
+pub fn forest(patch: u64) -> (String, Vec<Version>) {
+    ("forest".to_owned(), vec![version(patch)])
+}
+
+pub fn version(patch: u64) -> Version {
+    format!("1.0.{patch}").parse().unwrap()
+}

@@ -1,0 +1,318 @@
+//! The Open Inference Protocol over HTTP: health, metadata, statistics, and a prediction's life from bytes to bytes.
+//!
+//! What only reads is a document made from the catalog. Loading and unloading are refused, since git decides what is
+//! served. Does not know how tensors lie in bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{HeaderName, Method, Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::compression::{self, Coding};
+use super::route::{Named, V2};
+use super::{Api, ApiError, Body, InFlight, document, json, on_its_thread};
+use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
+use crate::monitor::Phases;
+use crate::wire::oip::json::Answering;
+use crate::wire::oip::{self, Metadata, Request};
+
+/// The length of the JSON before binary tensors.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+/// The extensions of the protocol that are spoken.
+pub const EXTENSIONS: [&str; 5] =
+    ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+/// What runs models, by the name that the protocol's clients know.
+pub const PLATFORM: &str = "onnxruntime_onnx";
+
+#[derive(Serialize)]
+struct ModelBody<'a> {
+    name: &'a str,
+    versions: Vec<String>,
+    platform: &'static str,
+    #[serde(flatten)]
+    metadata: &'a Metadata,
+}
+
+impl Api {
+    /// Answers what is under `/v2`.
+    pub(super) async fn answer_v2<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        route: V2<'_>,
+        request_id: &str,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let catalog = self.catalog.load();
+        let (allow, is_read) = match route {
+            V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) => ("POST", head.method == Method::POST),
+            // Changing them is refused by name below, and not as a method.
+            V2::Trace(_) | V2::Logging => ("GET, HEAD, POST", true),
+            V2::SharedMemory => ("GET, HEAD, POST", true),
+            _ => ("GET, HEAD", matches!(head.method, Method::GET | Method::HEAD)),
+        };
+        if !is_read {
+            return Err(ApiError::method(&head.method, allow));
+        }
+        let shown = match route {
+            V2::Infer(named) => {
+                drop(catalog);
+                return self.infer(head, body, &named, request_id).await;
+            }
+            V2::Live => json!({ "live": true, "ready": self.is_ready() }),
+            V2::Ready if self.is_ready() => json!({ "live": true, "ready": true }),
+            V2::Ready => {
+                let mut response = document(&json!({ "live": true, "ready": false }));
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                return Ok(response);
+            }
+            V2::Server => {
+                json!({ "name": "mainstay", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS })
+            }
+            V2::Models => json!({ "models": catalog.models.keys().collect::<Vec<_>>() }),
+            V2::Model(named) => {
+                let picked = pick(&catalog, &named)?;
+                let spec = &picked.version.spec;
+                let versions = self.versions(&spec.name);
+                let metadata = picked.version.signature.metadata();
+                let body = ModelBody { name: spec.name.as_str(), versions, platform: PLATFORM, metadata };
+                serde_json::to_value(body).expect("metadata has text and numbers")
+            }
+            V2::ModelReady(named) => {
+                let picked = pick(&catalog, &named)?;
+                json!({ "name": picked.version.spec.name, "ready": true })
+            }
+            V2::Config(named) => config(&pick(&catalog, &named)?.version, self.limits.rows_max),
+            V2::Stats(named) => json!({ "model_stats": statistics(&catalog, named.as_ref())? }),
+            V2::Index => json!(index(&catalog)),
+            V2::Load(_) | V2::Unload(_) => return Err(ApiError::git_decides()),
+            V2::Trace(_) if head.method == Method::POST => return Err(ApiError::read_only("trace settings")),
+            V2::Logging if head.method == Method::POST => return Err(ApiError::read_only("log settings")),
+            V2::Trace(_) => {
+                json!({ "trace_level": ["OFF"], "trace_rate": "0", "trace_count": "0", "log_frequency": "0",
+                                    "trace_file": "" })
+            }
+            V2::Logging => json!({ "log_file": "", "log_info": true, "log_warning": true, "log_error": true,
+                                   "log_verbose_level": 0, "log_format": "default" }),
+            V2::SharedMemory => return Err(ApiError::shared_memory()),
+        };
+        Ok(document(&shown))
+    }
+
+    async fn infer<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        named: &Named<'_>,
+        request_id: &str,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let begun = Instant::now();
+        self.metrics.in_flight.inc();
+        let _in_flight = InFlight(&self.metrics);
+        let picked = pick(&self.catalog.load(), named).inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let result = self.infer_with(head, body, &picked, begun, request_id).await;
+        self.count_refusal(&picked, begun, &result);
+        result
+    }
+
+    async fn infer_with<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        picked: &Picked,
+        begun: Instant,
+        request_id: &str,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let version = &picked.version;
+        let coding = Coding::of_body(head)?;
+        let json_bytes = header_length(head)?;
+        let latest = begun + self.limits.timeout;
+        let body = self.read(body, latest).await?;
+        let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+        let request = self.decode_v2(version, body, json_bytes).await?;
+        let id = request.id.clone();
+        let (outputs, phases) = self.predict_v2(picked, request, begun, latest, request_id).await?;
+        let spec = &version.spec;
+        let answering = Answering { model: &spec.name, version: &spec.version, id: id.as_deref() };
+        let (body, json_bytes) = oip::json::encode(answering, &outputs);
+        let mut response = json(body);
+        if let Some(json_bytes) = json_bytes {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            headers.insert(HEADER_LENGTH, json_bytes.into());
+        }
+        super::name_version(&mut response, spec);
+        version.metrics.answered(&phases);
+        Ok(compression::deflate(head, response).await)
+    }
+
+    /// A prediction for a request that `decode` makes of what has been read, its outputs, and the request's id.
+    pub(crate) async fn infer_decoded(
+        &self,
+        model: &str,
+        version: Option<&str>,
+        deadline: Instant,
+        request_id: &str,
+        decode: impl FnOnce(&LoadedVersion) -> Result<Request, oip::Error>,
+    ) -> Result<(Picked, Option<String>, Vec<oip::Output>), ApiError> {
+        let begun = Instant::now();
+        self.metrics.in_flight.inc();
+        let _in_flight = InFlight(&self.metrics);
+        let picked = self.catalog.load().pick(Some(model), version).map_err(ApiError::from);
+        let picked = picked.inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let answered = async {
+            let request = decode(&picked.version)?;
+            let (id, (outputs, phases)) =
+                (request.id.clone(), self.predict_v2(&picked, request, begun, deadline, request_id).await?);
+            picked.version.metrics.answered(&phases);
+            Ok((id, outputs))
+        }
+        .await;
+        self.count_refusal(&picked, begun, &answered);
+        answered.map(|(id, outputs)| (picked, id, outputs))
+    }
+
+    /// The outputs that a checked request asks for.
+    async fn predict_v2(
+        &self,
+        picked: &Picked,
+        request: Request,
+        begun: Instant,
+        latest: Instant,
+        request_id: &str,
+    ) -> Result<(Vec<oip::Output>, Phases), ApiError> {
+        let Request { inputs, outputs: wanted, is_binary, timeout_us, .. } = request;
+        let version = &picked.version;
+        let rows = oip::rows(&version.signature, version.engine.interface(), inputs)?;
+        let asked = timeout_us.and_then(|us| begun.checked_add(Duration::from_micros(us)));
+        let deadline = asked.map_or(latest, |asked| asked.min(latest));
+        let mut phases = Phases::decoded(begun, rows.len());
+        let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        Ok((oip::outputs(&version.spec, version.engine.interface(), answer, &wanted, is_binary), phases))
+    }
+
+    async fn decode_v2(
+        &self,
+        version: &Arc<LoadedVersion>,
+        body: Bytes,
+        json_bytes: Option<usize>,
+    ) -> Result<Request, oip::Error> {
+        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
+        let decode = move |version: &LoadedVersion| match json_bytes {
+            Some(0) => oip::json::decode_raw(version.signature.metadata(), &body, rows_max),
+            json_bytes => oip::json::decode(version.signature.metadata(), &body, json_bytes, rows_max),
+        };
+        on_its_thread(version, size_bytes, decode).await
+    }
+}
+
+/// The version that a path names.
+fn pick(catalog: &Catalog, named: &Named<'_>) -> Result<Picked, ApiError> {
+    Ok(catalog.pick(Some(&named.model), named.version.as_deref())?)
+}
+
+/// How long the JSON of a body is, where the client says so.
+fn header_length(head: &Parts) -> Result<Option<usize>, ApiError> {
+    let Some(length) = head.headers.get(HEADER_LENGTH) else { return Ok(None) };
+    let length = length.to_str().ok().and_then(|text| text.parse().ok());
+    length.map(Some).ok_or_else(|| {
+        oip::Error::from(oip::Fault::new(HEADER_LENGTH.as_str(), "the number of bytes of the JSON", "another text"))
+            .into()
+    })
+}
+
+/// A model's configuration as Triton's clients read it.
+pub fn config(version: &LoadedVersion, rows_max: usize) -> Value {
+    let spec = &version.spec;
+    let tensors = |tensors: &[oip::TensorMetadata]| {
+        let tensor = |tensor: &oip::TensorMetadata| json!({ "name": tensor.name, "data_type": data_type(tensor), "dims": tensor.shape.get(1..).unwrap_or(&[]) });
+        tensors.iter().map(tensor).collect::<Vec<_>>()
+    };
+    let metadata = version.signature.metadata();
+    json!({
+        "name": spec.name, "platform": PLATFORM, "backend": "onnxruntime", "version_policy": { "specific": {} },
+        "max_batch_size": rows_max, "input": tensors(&metadata.inputs), "output": tensors(&metadata.outputs),
+    })
+}
+
+/// A tensor's datatype as a configuration names it.
+pub fn data_type(tensor: &oip::TensorMetadata) -> String {
+    let name = tensor.datatype.name();
+    format!("TYPE_{}", if name == "BYTES" { "STRING" } else { name })
+}
+
+/// The versions that statistics are about: of everything, of a model, or one.
+pub fn counted(
+    catalog: &Catalog,
+    model: Option<&str>,
+    version: Option<&str>,
+) -> Result<Vec<Arc<LoadedVersion>>, PickError> {
+    let Some(model) = model else {
+        return Ok(catalog.models.values().flat_map(|model| model.versions.values().map(Arc::clone)).collect());
+    };
+    let picked = catalog.pick(Some(model), version)?.version;
+    if version.is_some() {
+        return Ok(vec![picked]);
+    }
+    Ok(catalog.models[&picked.spec.name].versions.values().map(Arc::clone).collect())
+}
+
+fn statistics(catalog: &Catalog, named: Option<&Named<'_>>) -> Result<Vec<Value>, ApiError> {
+    let statistics = |version: Arc<LoadedVersion>| {
+        let counts = version.metrics.statistics();
+        let duration = |(count, ns): (u64, u64)| json!({ "count": count, "ns": ns });
+        json!({
+            "name": version.spec.name, "version": version.spec.version, "last_inference": counts.last_unix_ms,
+            "inference_count": counts.rows, "execution_count": counts.success.0,
+            "inference_stats": {
+                "success": duration(counts.success), "fail": duration(counts.fail), "queue": duration(counts.queue),
+                "compute_input": duration(counts.input), "compute_infer": duration(counts.run),
+                "compute_output": duration(counts.output), "cache_hit": duration((0, 0)), "cache_miss": duration((0, 0)),
+            },
+            "response_stats": {}, "batch_stats": [], "memory_usage": [],
+        })
+    };
+    let (model, version) = (named.map(|named| &*named.model), named.and_then(|named| named.version.as_deref()));
+    Ok(counted(catalog, model, version)?.into_iter().map(statistics).collect())
+}
+
+/// One entry of the repository's index.
+#[derive(Debug, Clone, Serialize)]
+pub struct IndexEntry {
+    /// The model.
+    pub name: String,
+    /// Its version; empty where none is loaded.
+    pub version: String,
+    /// `READY`, or `UNAVAILABLE`.
+    pub state: &'static str,
+    /// Why it is not ready.
+    pub reason: &'static str,
+}
+
+/// Every version of every model, and the models that have none.
+pub fn index(catalog: &Catalog) -> Vec<IndexEntry> {
+    let mut entries = Vec::new();
+    for (name, model) in &catalog.models {
+        let ready = |version| IndexEntry { name: name.to_string(), version, state: "READY", reason: "" };
+        entries.extend(model.versions.keys().map(ToString::to_string).map(ready));
+        if model.stable.is_none() {
+            let reason = "no version could be loaded; the server's status says why";
+            let (name, version) = (name.to_string(), String::new());
+            entries.push(IndexEntry { name, version, state: "UNAVAILABLE", reason });
+        }
+    }
+    entries
+}

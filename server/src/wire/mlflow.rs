@@ -1,0 +1,275 @@
+//! The bodies that MLflow's scoring servers read: a data frame split or in records, instances, or inputs.
+//!
+//! Azure ML calls the split frame `input_data`. Values go straight into the rows; the body is read twice, since a frame's
+//! columns may stand behind its data.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::records::{self, Instances, Shared, Target, Value};
+use super::{DecodeError, Signature, excerpt};
+use crate::rows::Rows;
+
+/// What a body has, without its values.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outline {
+    dataframe_split: Option<SplitOutline>,
+    input_data: Option<SplitOutline>,
+    dataframe_records: Option<IgnoredAny>,
+    instances: Option<IgnoredAny>,
+    inputs: Option<IgnoredAny>,
+    /// For models that take parameters, which none of ours does.
+    #[serde(rename = "params")]
+    _params: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitOutline {
+    columns: Option<Vec<String>>,
+    #[serde(rename = "index")]
+    _index: Option<IgnoredAny>,
+    #[serde(rename = "data")]
+    _data: IgnoredAny,
+}
+
+/// The rows that `body` asks about, at most `rows_max` of them.
+pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
+    let outline: Outline = serde_json::from_slice(body).map_err(|e| {
+        let text = excerpt(&e.to_string());
+        DecodeError::Malformed(format!("the body is not one that MLflow's servers read: {text}"))
+    })?;
+    let Outline { dataframe_split, input_data, dataframe_records, instances, inputs, .. } = outline;
+    let given = [
+        dataframe_split.is_some(),
+        input_data.is_some(),
+        dataframe_records.is_some(),
+        instances.is_some(),
+        inputs.is_some(),
+    ];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        let text = "send exactly one of dataframe_split, dataframe_records, instances, inputs, and input_data";
+        return Err(DecodeError::Malformed(text.to_owned()));
+    }
+    let columns = dataframe_split.or(input_data).and_then(|split| split.columns);
+    records::read(signature, body, rows_max, |state, json| Top { state, columns: columns.as_deref() }.deserialize(json))
+}
+
+/// The whole body, whose outline is known.
+struct Top<'a, 's> {
+    state: Shared<'a, 's>,
+    /// The names of a split frame's columns; without them the features' order holds.
+    columns: Option<&'a [String]>,
+}
+
+impl<'de> DeserializeSeed<'de> for Top<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Top<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a data frame")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "dataframe_split" | "input_data" => {
+                    map.next_value_seed(Frame { state: self.state, columns: self.columns })?;
+                }
+                "dataframe_records" | "instances" | "inputs" => map.next_value_seed(Instances(self.state))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A split frame: an object with its data, or the data, a list of rows.
+struct Frame<'a, 's> {
+    state: Shared<'a, 's>,
+    columns: Option<&'a [String]>,
+}
+
+impl<'de> DeserializeSeed<'de> for Frame<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Frame<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a data frame {\"columns\", \"data\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "data" {
+                map.next_value_seed(Rows { state: self.state, columns: self.columns })?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data of a split frame.
+struct Rows<'a, 's> {
+    state: Shared<'a, 's>,
+    columns: Option<&'a [String]>,
+}
+
+impl<'de> DeserializeSeed<'de> for Rows<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Some(columns) = self.columns else { return Instances(self.state).deserialize(deserializer) };
+        deserializer.deserialize_seq(NamedRows { state: self.state, columns })
+    }
+}
+
+struct NamedRows<'a, 's> {
+    state: Shared<'a, 's>,
+    columns: &'a [String],
+}
+
+impl<'de> Visitor<'de> for NamedRows<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of rows")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(NamedRow { state: self.state, columns: self.columns })?.is_some() {}
+        Ok(())
+    }
+}
+
+struct NamedRow<'a, 's> {
+    state: Shared<'a, 's>,
+    columns: &'a [String],
+}
+
+impl<'de> DeserializeSeed<'de> for NamedRow<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NamedRow<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row, a list with a value for each column")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Self { state, columns } = self;
+        state.borrow_mut().begin_row()?;
+        for (read, name) in columns.iter().enumerate() {
+            if list.next_element_seed(Value { state, target: Target::Named(name) })?.is_none() {
+                return Err(A::Error::custom(format_args!("a row of {read} values for {} columns", columns.len())));
+            }
+        }
+        if list.next_element::<IgnoredAny>()?.is_some() {
+            return Err(A::Error::custom(format_args!("a row of more values than the {} columns", columns.len())));
+        }
+        state.borrow_mut().rows.end_row();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::test_signatures::{matrix, shipped};
+
+    fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
+        decode(&shipped("iris"), body.as_bytes(), 3).map(matrix)
+    }
+
+    const COLUMNS: &str = r#"["petal width (cm)", "sepal length (cm)", "sepal width (cm)", "petal length (cm)"]"#;
+
+    #[test]
+    fn every_form_of_a_frame_gives_the_same_rows() {
+        let expected = ndarray::array![[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6.3, 1.8]];
+        let lists = "[[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6.3, 1.8]]";
+        let split = format!(
+            r#"{{"columns": {COLUMNS}, "index": [0, 1], "data": [[0.2, 5.1, 3.5, 1.1], [1.8, 6.3, 2.9, 6.3]]}}"#
+        );
+        let late = format!(r#"{{"data": [[0.2, 5.1, 3.5, 1.1], [1.8, 6.3, 2.9, 6.3]], "columns": {COLUMNS}}}"#);
+        let record = |values: [f32; 4]| {
+            let [a, b, c, d] = values;
+            format!(
+                r#"{{"sepal length (cm)": {a}, "sepal width (cm)": {b}, "petal length (cm)": {c}, "petal width (cm)": {d}}}"#
+            )
+        };
+        let records = format!("[{}, {}]", record([5.1, 3.5, 1.1, 0.2]), record([6.3, 2.9, 6.3, 1.8]));
+        for body in [
+            format!(r#"{{"dataframe_split": {split}}}"#),
+            format!(r#"{{"params": {{"a": 1}}, "dataframe_split": {late}}}"#),
+            format!(r#"{{"input_data": {split}}}"#),
+            format!(r#"{{"dataframe_split": {{"data": {lists}}}}}"#),
+            format!(r#"{{"dataframe_records": {records}}}"#),
+            format!(r#"{{"instances": {lists}, "params": {{}}}}"#),
+            format!(r#"{{"inputs": {records}}}"#),
+        ] {
+            assert_eq!(iris(&body).unwrap(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "[[5.1, 3.5, 1.1, 0.2]]",
+            r#"{"instances": [[1, 2, 3, 4]], "inputs": [[1, 2, 3, 4]]}"#,
+            r#"{"frame": []}"#,
+            r#"{"instances": [], "instances": []}"#,
+            r#"{"inputs": {"petal width (cm)": [1]}}"#,
+            r#"{"dataframe_split": {"columns": ["petal width (cm)"], "data": [[1, 2]]}}"#,
+            r#"{"dataframe_split": {"columns": ["petal width (cm)", "sepal width (cm)"], "data": [[1]]}}"#,
+            r#"{"dataframe_split": {"columns": [1], "data": []}}"#,
+            r#"{"dataframe_split": [[1, 2, 3, 4]]}"#,
+        ] {
+            assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
+        }
+        let unknown = r#"{"dataframe_split": {"columns": ["colour"], "data": [["blue"]]}}"#;
+        let Err(DecodeError::Invalid(details)) = iris(unknown) else { panic!("taken") };
+        assert_eq!(details[0].feature, "colour");
+        let four = r#"{"instances": [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]}"#;
+        assert_eq!(iris(four), Err(DecodeError::TooManyRows { rows_max: 3 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_decoder_panic(rest in "[\\[\\]{}:, 0-9.eE\"a-z]{0,60}") {
+            let _ = iris(&rest);
+            let _ = iris(&format!(r#"{{"dataframe_split": {{"columns": ["a"], "data": [{rest}"#));
+        }
+    }
+}
