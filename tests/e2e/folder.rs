@@ -154,3 +154,55 @@ fn a_folder_with_one_model_is_enough_and_its_bytes_are_held_against_the_card() {
     assert_eq!(code, 1);
     assert!(said.contains("is not the file that its model.yaml names"), "{said}");
 }
+
+#[test]
+fn the_dialects_of_others_have_typed_tensors_too() {
+    let server = Server::start(&["--models", CONTENT]);
+    let described = server.get("/v2/models/columns").ok();
+    assert_eq!(described["inputs"][2], json!({"name": "city", "datatype": "BYTES", "shape": [-1, 1]}));
+    assert_eq!(described["outputs"][0], json!({"name": "output_label", "datatype": "BYTES", "shape": [-1]}));
+
+    let tensor = |name: &str, datatype: &str, shape: [usize; 2], data: Value| json!({"name": name, "datatype": datatype, "shape": shape, "data": data});
+    let body = json!({"inputs": [
+        tensor("small", "INT32", [1, 2], json!([3, -4])),
+        tensor("id", "INT64", [1, 1], json!([9_007_199_254_740_993_u64])),
+        tensor("flag", "BOOL", [1, 1], json!([true])),
+        tensor("text", "BYTES", [1, 1], json!(["a ☂"])),
+        tensor("large", "UINT64", [1, 1], json!([u64::MAX])),
+    ]});
+    let answer = server.post("/v2/models/kinds/infer", &body.to_string()).ok();
+    let of = |name: &str| {
+        let outputs = answer["outputs"].as_array().unwrap();
+        outputs.iter().find(|output| output["name"] == name).unwrap_or_else(|| panic!("{answer}"))["data"].clone()
+    };
+    assert_eq!((of("next"), of("unflagged")), (json!([9_007_199_254_740_994_u64]), json!([false])));
+    assert_eq!((of("echo"), of("same"), of("negative")), (json!(["a ☂"]), json!([u64::MAX]), json!([-3, 4])));
+
+    let columns = |city: &str| {
+        let inputs = [
+            tensor("age", "INT64", [1, 1], json!([40])),
+            tensor("income", "FP32", [1, 1], json!([42.5])),
+            tensor("city", "BYTES", [1, 1], json!([city])),
+            tensor("plan", "BYTES", [1, 1], json!(["pro"])),
+        ];
+        let wanted = [
+            json!({"name": "output_label"}),
+            json!({"name": "output_probability", "parameters": {"classification": 1}}),
+        ];
+        server.post("/v2/models/columns/infer", &json!({"inputs": inputs, "outputs": wanted}).to_string())
+    };
+    let answer = columns("Lyon").ok();
+    let label = answer["outputs"][0]["data"][0].as_str().unwrap();
+    assert!(answer["outputs"][1]["data"][0].as_str().unwrap().ends_with(&format!(":{label}")), "{answer}");
+    let refused = columns("Rome");
+    assert!(refused.status == 400 && refused.body.contains("inputs[2].data[0][0]"), "{}", refused.body);
+
+    let instances = r#"{"instances": [[0.1, 0.2, 0.3, 0.4], [-1, 2, 0.5, 1]]}"#;
+    let plain = server.post("/models/regression/predict", instances).ok();
+    let predictions = server.post("/v1/models/regression:predict", instances).ok();
+    assert_eq!(predictions["predictions"], plain["prediction"]);
+    let maps = server.post("/v1/models/maps:predict", instances).ok();
+    let plain = server.post("/models/maps/predict", instances).ok();
+    assert_eq!(maps["predictions"][1]["scores"], plain["outputs"]["scores"][1]);
+    assert_eq!(maps["predictions"][1]["class"], plain["outputs"]["class"][1]);
+}

@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(iris(&body).unwrap(), expected, "{body}");
         }
         let bare = b"5.1,3.5,1.1,0.2\n6.3,2.9,6,1.8\n";
-        assert_eq!(decode(&shipped("iris"), bare, false, 2).unwrap(), expected);
+        assert_eq!(decode(&shipped("iris"), bare, false, 2).map(matrix).unwrap(), expected);
     }
 
     #[test]

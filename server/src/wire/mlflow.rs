@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 
 use super::records::{self, Instances, Shared, Target, Value};
 use super::{DecodeError, Signature, excerpt};
-use crate::rows::Rows;
+use crate::rows;
 
 /// What a body has, without its values.
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct SplitOutline {
 }
 
 /// The rows that `body` asks about, at most `rows_max` of them.
-pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
+pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<rows::Rows, DecodeError> {
     let outline: Outline = serde_json::from_slice(body).map_err(|e| {
         let text = excerpt(&e.to_string());
         DecodeError::Malformed(format!("the body is not one that MLflow's servers read: {text}"))
