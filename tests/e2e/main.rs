@@ -17,6 +17,7 @@ mod oip;
 mod operators;
 mod platforms;
 mod promote;
+mod reference;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]

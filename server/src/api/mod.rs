@@ -8,20 +8,23 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use mainstay_models::{ModelName, ModelSpec};
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::engine::Prediction;
 use crate::monitor::{Metrics, Phases};
+use crate::reference::{self, Reference};
 use crate::rows::Rows;
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod body;
 mod body_form;
 mod compression;
 mod error;
@@ -45,6 +48,11 @@ const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 
 /// The largest body that is decoded on its connection's thread: some 0.2 ms, which its other connections do not notice.
 const INLINE_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A body beyond which a look at the queue is cheaper than decoding in vain.
+const LARGE_BODY_BYTES: usize = 16 << 10;
+/// How many bytes a value takes in a body of few decimals.
+const VALUE_BYTES: usize = 4;
 
 /// How much one request may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -113,13 +121,25 @@ impl Api {
         let (head, body) = request.into_parts();
         let result = match self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path())) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) if wants_page(&head) => self.show(&head, page::index),
+            Some(Route::Page) if wants_page(&head) => {
+                let base_url = base_url(&head);
+                self.show(&head, |catalog| page::index(catalog, &base_url))
+            }
             // What KServe's clients and load balancers ask; neither can use a page.
             Some(Route::Page) => self.show(&head, |_| document(&serde_json::json!({ "status": "alive" }))),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
             Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
             Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
+            Some(Route::Docs) => self.describe(&head, page::docs),
+            Some(Route::OpenApi) if head.uri.query().is_none() => {
+                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits)))
+            }
+            Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
+            Some(Route::Postman) => {
+                let base_url = base_url(&head);
+                self.describe(&head, |reference| json(reference::text(&reference.postman(&base_url))))
+            }
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
@@ -166,6 +186,19 @@ impl Api {
             return Err(ApiError::method(&head.method, "GET, HEAD"));
         }
         Ok(look(&self.catalog.load()))
+    }
+
+    /// What `look` sees in the account of all models, or of the one that the query names.
+    fn describe(
+        &self,
+        head: &Parts,
+        look: impl FnOnce(&Reference<'_>) -> Response<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let model = head.uri.query().and_then(|query| wire::query_parameter(query, "model"));
+        let catalog = self.catalog.load();
+        let picked = model.map(|model| catalog.pick(Some(&model), None)).transpose()?;
+        let only = picked.as_ref().map(|picked| &picked.version.spec.name);
+        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, only)))
     }
 
     async fn predict<B>(
@@ -239,6 +272,10 @@ impl Api {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
                 let body = self.read(body, deadline).await?;
                 let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+                // Turned away before it is decoded, which is most of what turning it away would cost.
+                if is_for_the_queue(version, &body) && !self.runner.has_place() {
+                    return Err(ApiError::overloaded());
+                }
                 self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -264,18 +301,14 @@ impl Api {
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let bytes_max = self.limits.body_bytes_max;
-        // Refused before it is read, where its length is announced.
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(ApiError::body_too_large(bytes_max));
-        }
-        match tokio::time::timeout_at(deadline.into(), Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(bytes_max)),
-            Ok(Err(_)) => Err(ApiError::body_lost()),
-            Err(_) => Err(ApiError::body_slow()),
-        }
+        body::read(body, self.limits.body_bytes_max, deadline).await
     }
+}
+
+/// Whether a body is large and, by its length, has more rows than run inline.
+fn is_for_the_queue(version: &LoadedVersion, body: &Bytes) -> bool {
+    let inline_bytes = version.engine.inline_rows_max() * version.spec.input.features.len() * VALUE_BYTES;
+    body.len() > LARGE_BODY_BYTES.max(inline_bytes)
 }
 
 /// Decodes a body of `size_bytes` here if it is small, and else on a thread that may block.
@@ -293,9 +326,9 @@ async fn on_its_thread<T: Send + 'static>(
 
 /// Says in the head of an answer which version gave it.
 fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
-    let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
-    response.headers_mut().insert(MODEL, value(spec.name.as_str()));
-    response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
+    let value = |text: String| HeaderValue::try_from(text).expect("names and versions are visible ASCII");
+    response.headers_mut().insert(MODEL, value(spec.name.as_str().to_owned()));
+    response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
 }
 
 /// Counts a request as being answered until it is dropped.
@@ -307,6 +340,14 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Where the client reaches this server, as far as it says so.
+fn base_url(head: &Parts) -> String {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse().ok());
+    let authority: Option<Authority> = head.uri.authority().cloned().or(host);
+    let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+    format!("http://{}", authority.as_ref().map_or("localhost:5000", Authority::as_str))
+}
+
 /// Whether the client is a browser, which names what it shows.
 fn wants_page(head: &Parts) -> bool {
     head.headers.get(ACCEPT).is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
@@ -316,8 +357,8 @@ fn document(value: &serde_json::Value) -> Response<Body> {
     json(serde_json::to_vec(value).expect("a document has text keys"))
 }
 
-fn json(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Bytes::from(body)));
+fn json(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(body.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // An answer holds foreign text, and a form may open it in a browser.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -176,7 +176,10 @@ pub fn encode(spec: &ModelSpec, commit: Option<&CommitId>, prediction: &Predicti
             let (prediction, classes) = (labels.as_slice(), spec.output.classes());
             let label = Labels { prediction, classes };
             let probability = probabilities.view();
-            serde_json::to_vec(&Classes { model, version, commit, prediction, label, probability })
+            // Grows at most once where the names are long or the numbers are many.
+            let mut text = Vec::with_capacity(256 + prediction.len() * (24 + 12 * classes.len()));
+            let answer = Classes { model, version, commit, prediction, label, probability };
+            serde_json::to_writer(&mut text, &answer).map(|()| text)
         }
         (Prediction::Tensors(_), _) => {
             let columns = Columns::of(spec, prediction);
