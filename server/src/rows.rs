@@ -46,7 +46,8 @@ pub struct Layout {
     tensors: Vec<(String, Elements)>,
     /// The tensor and the column of each feature.
     places: Vec<(usize, usize)>,
-    is_matrix: bool,
+    /// The defaults of all features, where they are the columns of one float32 matrix.
+    matrix: Option<Vec<f32>>,
 }
 
 /// Rows that are being written: each begins with its features' defaults.
@@ -54,7 +55,14 @@ pub struct Layout {
 pub struct Sheet<'l> {
     layout: &'l Layout,
     rows: usize,
-    tensors: Vec<Elements>,
+    values: Values,
+}
+
+/// The values of a sheet. Nearly every request is of a matrix, which costs no more memory than its rows.
+#[derive(Debug)]
+enum Values {
+    Matrix(Vec<f32>),
+    Tensors(Vec<Elements>),
 }
 
 impl Rows {
@@ -289,7 +297,11 @@ impl Layout {
                 encode(row, column, feature, &Cell::of(default)).expect("a card's default is of its feature");
             }
         }
-        Self { tensors, places, is_matrix: input.matrix().is_some() }
+        let matrix = match tensors.first() {
+            Some((_, Elements::Fp32(defaults))) if input.matrix().is_some() => Some(defaults.clone()),
+            _ => None,
+        };
+        Self { tensors, places, matrix }
     }
 }
 
@@ -303,8 +315,9 @@ impl Layout {
 impl<'l> Sheet<'l> {
     /// A sheet without rows.
     pub fn new(layout: &'l Layout) -> Self {
-        let tensors = layout.tensors.iter().map(|(_, row)| Elements::zeros(row.datatype(), 0)).collect();
-        Self { layout, rows: 0, tensors }
+        let empty = || layout.tensors.iter().map(|(_, row)| Elements::zeros(row.datatype(), 0)).collect();
+        let values = if layout.matrix.is_some() { Values::Matrix(Vec::new()) } else { Values::Tensors(empty()) };
+        Self { layout, rows: 0, values }
     }
 
     /// How many rows have been begun.
@@ -319,8 +332,14 @@ impl<'l> Sheet<'l> {
 
     /// Begins a row.
     pub fn push_row(&mut self) {
-        for (elements, (_, row)) in self.tensors.iter_mut().zip(&self.layout.tensors) {
-            elements.extend_from(row);
+        match (&mut self.values, &self.layout.matrix) {
+            (Values::Matrix(values), Some(defaults)) => values.extend_from_slice(defaults),
+            (Values::Matrix(_), None) => unreachable!("a sheet of a matrix has its layout"),
+            (Values::Tensors(tensors), _) => {
+                for (elements, (_, row)) in tensors.iter_mut().zip(&self.layout.tensors) {
+                    elements.extend_from(row);
+                }
+            }
         }
         self.rows += 1;
     }
@@ -329,23 +348,35 @@ impl<'l> Sheet<'l> {
     pub fn set(&mut self, index: usize, feature: &Feature, cell: &Cell<'_>) -> Result<(), Mismatch> {
         let (tensor, column) = self.layout.places[index];
         let at = (self.rows - 1) * self.layout.tensors[tensor].1.len() + column;
-        encode(&mut self.tensors[tensor], at, feature, cell)
+        match &mut self.values {
+            Values::Matrix(values) => {
+                values[at] = match (&feature.domain, cell) {
+                    (Domain::Category(_), Cell::Text(text)) => {
+                        feature.domain.category_index(text).ok_or(Mismatch)? as f32
+                    }
+                    (Domain::Category(_), _) => return Err(Mismatch),
+                    _ => cell.float32()?,
+                };
+                Ok(())
+            }
+            Values::Tensors(tensors) => encode(&mut tensors[tensor], at, feature, cell),
+        }
     }
 
     /// The rows.
-    pub fn finish(mut self) -> Rows {
+    pub fn finish(self) -> Rows {
         let whole = "every row adds one value per column";
-        if self.layout.is_matrix
-            && let Some(Elements::Fp32(values)) = self.tensors.first_mut()
-        {
-            let shape = (self.rows, self.layout.places.len());
-            return Rows::Matrix(Array2::from_shape_vec(shape, std::mem::take(values)).expect(whole));
-        }
-        let tensors = self.tensors.into_iter().zip(&self.layout.tensors);
+        let tensors = match self.values {
+            Values::Matrix(values) => {
+                let shape = (self.rows, self.layout.places.len());
+                return Rows::Matrix(Array2::from_shape_vec(shape, values).expect(whole));
+            }
+            Values::Tensors(tensors) => tensors,
+        };
         let tensor = |(elements, (name, row)): (Elements, &(String, Elements))| {
             Tensor::new(name, vec![self.rows, row.len()], elements).expect(whole)
         };
-        Rows::Tensors(tensors.map(tensor).collect())
+        Rows::Tensors(tensors.into_iter().zip(&self.layout.tensors).map(tensor).collect())
     }
 }
 

@@ -155,7 +155,8 @@ fn the_reference_is_shown_without_foreign_markup() {
         spec.description = MARKUP.to_owned();
         spec.input.features[0].name.push_str(MARKUP);
         spec.input.features[0].description = MARKUP.to_owned();
-        spec.output.label.classes[0].push_str(MARKUP);
+        let mainstay_models::spec::Output::Classifier(classifier) = &mut spec.output else { panic!("no classifier") };
+        classifier.label.classes[0].push_str(MARKUP);
     });
     serve(&mut catalog, Some("1.1.0"), vec![hostile]);
     let response = docs(&Reference::of(&catalog, &LIMITS, None));
