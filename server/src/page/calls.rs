@@ -75,7 +75,9 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
 fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> Option<String> {
     let (input, columns) = (json(spec.input.matrix()?), spec.input.features.len());
     let outputs: Vec<&str> = match &spec.output {
-        Output::Classifier(classifier) => vec![&classifier.label.tensor, &classifier.probability.tensor],
+        Output::Classifier(classifier) => {
+            vec![classifier.label.tensor.as_str(), classifier.probability.tensor.as_str()]
+        }
         Output::Tensors(outputs) => outputs.iter().map(|output| output.name.as_str()).collect(),
     };
     let outputs: Vec<String> = outputs.into_iter().map(|name| format!("answer.as_numpy({})", json(name))).collect();
