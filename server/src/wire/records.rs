@@ -199,7 +199,7 @@ impl Key {
     /// Where the value called `name` of the record at hand belongs.
     pub(super) fn of(name: &str, state: Shared<'_, '_>) -> Self {
         let state = state.borrow();
-        let Signature { features, column_of } = state.rows.signature;
+        let Signature { features, column_of, .. } = state.rows.signature;
         // Clients write the features in the model's order, row after row.
         let next = state.feature.map_or(0, |column| column + 1) % features.len().max(1);
         if features.get(next).is_some_and(|feature| feature.name == name) {
