@@ -9,6 +9,7 @@ use mainstay_models::{Change, CommitId, Digest, ModelName, ModelSpec, ReleaseNam
 
 use crate::engine::Engine;
 use crate::monitor::VersionMetrics;
+use crate::reference::Documents;
 use crate::wire::Signature;
 
 /// Everything that is served at one instant.
@@ -24,6 +25,8 @@ pub struct Catalog {
     pub changes: Vec<Change>,
     /// Whether the first release is still being loaded, so that this is a part of it.
     pub partial: bool,
+    /// What may be asked of it, written down once somebody wants to know.
+    pub documents: Documents,
 }
 
 /// Which release a catalog shows.

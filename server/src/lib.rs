@@ -24,6 +24,7 @@ pub mod grpc;
 pub mod http;
 pub mod monitor;
 pub mod page;
+pub mod reference;
 pub mod reload;
 pub mod settings;
 pub mod tensor;

@@ -32,7 +32,7 @@ class Trial {
     this.picker = root.querySelector("[data-picker]");
     this.verdict = root.querySelector(".verdict");
     this.result = root.querySelector(".result");
-    this.command = root.querySelector(".curl code");
+    this.calls = [...root.querySelectorAll("[data-template]")];
     this.pending = null;
 
     // The server checks the values and says what is wrong with which: one judge, one wording.
@@ -46,7 +46,11 @@ class Trial {
       if (this.fields.includes(event.target)) this.blame(event.target, null);
       this.refresh();
     });
-    root.querySelector("[data-copy]").addEventListener("click", (event) => copy(this.command, event.currentTarget));
+    for (const call of this.calls) {
+      const button = call.closest(".call").querySelector("[data-copy]");
+      button.hidden = false;
+      button.addEventListener("click", () => copy(call, button));
+    }
     this.refresh();
   }
 
@@ -75,8 +79,21 @@ class Trial {
       const outside = value < Number(field.dataset.min) || value > Number(field.dataset.max);
       this.beside(field, "hint").hidden = !outside;
     }
-    const header = quoted("content-type: application/json");
-    this.command.textContent = `curl ${quoted(this.url())} \\\n  -H ${header} \\\n  -d ${quoted(this.body())}`;
+    const url = new URL(this.url());
+    const values = { url: url.href, records: this.body(), row: this.row(), version: this.picker?.value ?? "" };
+    // tritonclient wants neither the scheme nor a slash at the end.
+    values.host = `${url.host}${new URL(".", document.baseURI).pathname}`.replace(/\/$/, "");
+    const styles = { sh: quoted, json: JSON.stringify };
+    const filled = (slot, name, style) => (name in values ? (styles[style] ?? String)(values[name]) : slot);
+    for (const call of this.calls) {
+      call.textContent = call.dataset.template.replace(/\{\{(\w+)(?:\|(\w+))?\}\}/g, filled);
+    }
+  }
+
+  /** The row as the model gets it: categories by their place, defaults for what is left out. */
+  row() {
+    const value = (field) => (field.type === "number" ? field.value || (field.dataset.default ?? "0") : field.selectedIndex);
+    return `[${this.fields.map(value).join(", ")}]`;
   }
 
   beside(field, className) {

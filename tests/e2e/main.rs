@@ -16,6 +16,7 @@ mod oip;
 mod operators;
 mod platforms;
 mod promote;
+mod reference;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use mainstay_models::{ModelName, ModelSpec};
@@ -19,6 +20,7 @@ use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::engine::Answer;
 use crate::monitor::{Metrics, Phases};
+use crate::reference::{self, Reference};
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
@@ -119,13 +121,25 @@ impl Api {
         let (head, body) = request.into_parts();
         let result = match self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path())) {
             Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) if wants_page(&head) => self.show(&head, page::index),
+            Some(Route::Page) if wants_page(&head) => {
+                let base_url = base_url(&head);
+                self.show(&head, |catalog| page::index(catalog, &base_url))
+            }
             // What KServe's clients and load balancers ask; neither can use a page.
             Some(Route::Page) => self.show(&head, |_| document(&serde_json::json!({ "status": "alive" }))),
             Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
             Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
             Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
+            Some(Route::Docs) => self.describe(&head, page::docs),
+            Some(Route::OpenApi) if head.uri.query().is_none() => {
+                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits)))
+            }
+            Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
+            Some(Route::Postman) => {
+                let base_url = base_url(&head);
+                self.describe(&head, |reference| json(reference::text(&reference.postman(&base_url))))
+            }
             None => Err(ApiError::not_found()),
         };
         result.unwrap_or_else(|error| error.into_response(request_id))
@@ -172,6 +186,19 @@ impl Api {
             return Err(ApiError::method(&head.method, "GET, HEAD"));
         }
         Ok(look(&self.catalog.load()))
+    }
+
+    /// What `look` sees in the account of all models, or of the one that the query names.
+    fn describe(
+        &self,
+        head: &Parts,
+        look: impl FnOnce(&Reference<'_>) -> Response<Body>,
+    ) -> Result<Response<Body>, ApiError> {
+        let model = head.uri.query().and_then(|query| wire::query_parameter(query, "model"));
+        let catalog = self.catalog.load();
+        let picked = model.map(|model| catalog.pick(Some(&model), None)).transpose()?;
+        let only = picked.as_ref().map(|picked| &picked.version.spec.name);
+        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, only)))
     }
 
     async fn predict<B>(
@@ -319,6 +346,14 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Where the client reaches this server, as far as it says so.
+fn base_url(head: &Parts) -> String {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).and_then(|host| host.parse().ok());
+    let authority: Option<Authority> = head.uri.authority().cloned().or(host);
+    let authority = authority.filter(|authority| !authority.as_str().contains('@'));
+    format!("http://{}", authority.as_ref().map_or("localhost:5000", Authority::as_str))
+}
+
 /// Whether the client is a browser, which names what it shows.
 fn wants_page(head: &Parts) -> bool {
     head.headers.get(ACCEPT).is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
@@ -328,8 +363,8 @@ fn document(value: &serde_json::Value) -> Response<Body> {
     json(serde_json::to_vec(value).expect("a document has text keys"))
 }
 
-fn json(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Bytes::from(body)));
+fn json(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::new(body.into()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // An answer holds foreign text, and a form may open it in a browser.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -21,6 +21,12 @@ pub enum Route<'p> {
     Asset(&'static Asset),
     /// What is served.
     Info,
+    /// What may be asked, as a page.
+    Docs,
+    /// What may be asked, as an OpenAPI document.
+    OpenApi,
+    /// What may be asked, as a Postman collection.
+    Postman,
     /// A prediction by the named or the default model.
     Predict(Option<Cow<'p, str>>),
     /// The Open Inference Protocol.
@@ -105,6 +111,9 @@ pub fn route(path: &str) -> Option<Route<'_>> {
     match &segments[..count] {
         [""] => Some(Route::Page),
         ["info"] => Some(Route::Info),
+        ["docs"] => Some(Route::Docs),
+        ["openapi.json"] => Some(Route::OpenApi),
+        ["postman.json"] => Some(Route::Postman),
         ["predict"] => Some(Route::Predict(None)),
         ["models", model, "predict"] => Some(Route::Predict(Some(decoded(model)))),
         ["ping" | "health"] => Some(Route::Platform(Platform::Ping)),

@@ -18,10 +18,11 @@ pub struct Asset {
     digest: Digest,
 }
 
-static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 4]> = LazyLock::new(|| {
     [
         Asset::new("page.css", "text/css; charset=utf-8", include_str!("../../templates/page.css")),
         Asset::new("page.js", "text/javascript; charset=utf-8", include_str!("../../templates/page.js")),
+        Asset::new("docs.js", "text/javascript; charset=utf-8", include_str!("../../templates/docs.js")),
         Asset::new("favicon.svg", "image/svg+xml", include_str!("../../templates/favicon.svg")),
     ]
 });

@@ -1,4 +1,4 @@
-//! `GET /`: what is served, shown to people, with a form to try each model.
+//! `GET /`: what is served, shown to people, with a form to try each model; and `GET /docs`: what may be asked.
 //!
 //! The page works without scripts (a form is a plain GET), loads nothing from elsewhere, and treats every text of a
 //! card or a commit as foreign: the template escapes it, and no script or style stands in the page itself.
@@ -13,8 +13,11 @@ use http::{HeaderValue, Response};
 use http_body_util::Full;
 
 use crate::catalog::Catalog;
+use crate::reference::Reference;
 
 mod asset;
+mod calls;
+mod docs;
 mod view;
 
 pub use asset::{Asset, asset};
@@ -23,9 +26,18 @@ pub use asset::{Asset, asset};
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
                       img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
 
-/// The page that shows `catalog`.
-pub fn index(catalog: &Catalog) -> Response<Full<Bytes>> {
-    let html = view::Index::of(catalog).render().expect("writing text to a string does not fail");
+/// The page that shows `catalog`, to somebody who reaches this server at `base_url`.
+pub fn index(catalog: &Catalog, base_url: &str) -> Response<Full<Bytes>> {
+    html(&view::Index::of(catalog, base_url))
+}
+
+/// The page that shows `reference`.
+pub fn docs(reference: &Reference<'_>) -> Response<Full<Bytes>> {
+    html(&docs::Docs::of(reference))
+}
+
+fn html(page: &impl Template) -> Response<Full<Bytes>> {
+    let html = page.render().expect("writing text to a string does not fail");
     respond(
         html.into(),
         [

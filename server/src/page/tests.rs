@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use mainstay_models::embedded::{Embedded, MODELS};
 use mainstay_models::{Blob, Change, Commit, ModelSpec, Move, Role};
 
 use super::*;
+use crate::api::RequestLimits;
 use crate::catalog::{CatalogModel, LiveRelease, LoadedVersion};
 use crate::engine::EngineChoice;
 use crate::monitor::Metrics;
@@ -17,7 +19,10 @@ use crate::wire::{Signature, decode_query};
 
 /// Text that would be markup if anything let it through.
 const MARKUP: &str = r#"<script>alert("x")</script>'"><img src=x onerror=alert(1)>"#;
+const BASE_URL: &str = "http://test:5000";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+const LIMITS: RequestLimits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 100, timeout: Duration::from_secs(1) };
 
 static LOADER: LazyLock<Loader> = LazyLock::new(|| Loader {
     engine: EngineChoice::Auto,
@@ -52,7 +57,7 @@ fn text(response: Response<Full<Bytes>>) -> String {
 }
 
 fn html(catalog: &Catalog) -> String {
-    text(index(catalog))
+    text(index(catalog, BASE_URL))
 }
 
 /// The values of the attribute `name`, unescaped.
@@ -110,6 +115,58 @@ fn a_form_asks_for_each_feature_by_its_name_and_its_example_is_an_answerable_req
         let examples: Vec<f32> = version.spec.input.features.iter().map(|feature| feature.example).collect();
         assert_eq!(row.row(0).to_vec(), examples);
     }
+}
+
+/// The calls on the page, by what they are written with.
+fn calls(page: &str) -> Vec<(String, String)> {
+    let code = page.split("<code data-call=\"").skip(1);
+    let unescape = |text: &str| {
+        let entities = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+        entities.iter().fold(text.to_owned(), |text, (entity, c)| text.replace(entity, c))
+    };
+    let call = |code: &str| {
+        let (id, rest) = code.split_once('"').unwrap();
+        let (_, text) = rest.split_once("\">").unwrap();
+        (id.to_owned(), unescape(text.split("</code>").next().unwrap()))
+    };
+    code.map(call).collect()
+}
+
+#[test]
+fn the_calls_ask_this_server_for_the_forms_example() {
+    let page = html(&shipped(&MODELS));
+    let calls = calls(&page);
+    assert_eq!(calls.len(), 8);
+    assert!(calls.iter().all(|(_, text)| !text.contains("{{")), "{calls:?}");
+    let records =
+        r#"[{"petal length (cm)":1.4,"petal width (cm)":0.2,"sepal length (cm)":5.1,"sepal width (cm)":3.5}]"#;
+    let url = "http://test:5000/models/iris/predict";
+    assert_eq!(calls[0].1, format!("curl '{url}' \\\n  -H 'content-type: application/json' \\\n  -d '{records}'"));
+    assert!(calls[1].1.contains(&format!("requests.post(\"{url}\", json={records}, timeout=30)")), "{calls:?}");
+    assert!(calls[2].1.contains("InferenceServerClient(\"test:5000\")"), "{calls:?}");
+    assert!(calls[2].1.contains("np.array([[5.1, 3.5, 1.4, 0.2]], dtype=np.float32)"), "{calls:?}");
+    assert!(calls[3].1.contains(&format!("JSON.stringify({records})")), "{calls:?}");
+}
+
+#[test]
+fn the_reference_is_shown_without_foreign_markup() {
+    let mut catalog = shipped(&MODELS);
+    let hostile = version("iris", |spec| {
+        spec.description = MARKUP.to_owned();
+        spec.input.features[0].name.push_str(MARKUP);
+        spec.input.features[0].description = MARKUP.to_owned();
+        spec.output.label.classes[0].push_str(MARKUP);
+    });
+    serve(&mut catalog, Some("1.1.0"), vec![hostile]);
+    let response = docs(&Reference::of(&catalog, &LIMITS, None));
+    assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; "));
+    let page = text(response);
+    assert!(page.matches("alert").count() > 5, "the foreign text is shown");
+    assert!(!page.contains("<script>") && !page.contains("<img") && !page.contains("'\""), "{page}");
+    assert!(page.contains("number, training saw 2 to 4.4 cm") && page.contains("text, one of L, M, H"));
+    assert!(!page.contains(" style=") && !page.contains("//"));
+    let ids = attributes(&page, "id");
+    assert_eq!(ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len(), "an id stands twice");
 }
 
 #[test]
@@ -243,7 +300,7 @@ fn an_empty_catalog_says_so() {
 
 #[test]
 fn the_page_allows_itself_nothing_but_its_own_files() {
-    let response = index(&shipped(&MODELS));
+    let response = index(&shipped(&MODELS), BASE_URL);
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     let policy = header("content-security-policy");
     assert!(
@@ -262,7 +319,7 @@ fn the_page_allows_itself_nothing_but_its_own_files() {
 
     let page = text(response);
     assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="));
-    assert!(!page.contains("//"), "the page names another place");
+    assert!(!page.replace("http://test:5000/", "").contains("//"), "the page names another place");
 }
 
 #[test]
@@ -271,6 +328,8 @@ fn every_file_that_the_page_links_to_is_there_under_a_url_of_its_content() {
     let links: Vec<String> = [attributes(&page, "href"), attributes(&page, "src")].concat();
     let files: Vec<&str> = links.iter().filter_map(|link| link.split_once("?v=")).map(|(file, _)| file).collect();
     assert_eq!(files, ["favicon.svg", "page.css", "page.js"]);
+    let docs = text(docs(&Reference::of(&Catalog::default(), &LIMITS, None)));
+    assert!(docs.contains(&Asset::url("docs.js")) && docs.contains(&Asset::url("page.css")));
     for file in files {
         let response = asset(file).unwrap().response();
         let etag = response.headers()["etag"].to_str().unwrap().trim_matches('"').to_owned();
@@ -286,8 +345,10 @@ fn every_file_that_the_page_links_to_is_there_under_a_url_of_its_content() {
 
 #[test]
 fn the_script_makes_no_markup_from_data() {
-    let script = text(asset("page.js").unwrap().response());
-    for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
-        assert!(!script.contains(forbidden), "{forbidden}");
+    for script in ["page.js", "docs.js"] {
+        let script = text(asset(script).unwrap().response());
+        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
+            assert!(!script.contains(forbidden), "{forbidden}");
+        }
     }
 }

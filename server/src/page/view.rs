@@ -6,7 +6,9 @@ use mainstay_models::spec::{Domain, Feature, Metric};
 use mainstay_models::{Change, CommitId, ModelName, ModelSpec, Role, Version};
 
 use super::Asset;
+use super::calls::{Call, calls};
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
+use crate::reference::takes_the_same;
 
 /// How many metrics of a version are shown at once; the others open on demand.
 const METRICS_SHOWN: usize = 3;
@@ -16,6 +18,7 @@ const METRICS_SHOWN: usize = 3;
 #[template(path = "index.html")]
 pub(super) struct Index<'a> {
     server: &'static str,
+    base_url: &'a str,
     release: Option<&'a LiveRelease>,
     default: Option<&'a ModelName>,
     models: Vec<ModelView<'a>>,
@@ -49,20 +52,20 @@ struct MetricGroup<'a> {
 }
 
 /// One form for all versions that take the same features; most models need one.
-struct FormView<'a> {
+pub(super) struct FormView<'a> {
     /// The model's place on the page and the form's place in the model: part of every id, since names may hold anything.
     id: String,
     /// The first is the one filled in; of the stable version's form it is the stable one.
-    versions: Vec<&'a LoadedVersion>,
+    pub(super) versions: Vec<&'a LoadedVersion>,
     has_stable: bool,
-    fields: Vec<FieldView<'a>>,
+    pub(super) fields: Vec<FieldView<'a>>,
     /// The classes' names as JSON, for the script.
     classes: String,
 }
 
-struct FieldView<'a> {
+pub(super) struct FieldView<'a> {
     id: String,
-    feature: &'a Feature,
+    pub(super) feature: &'a Feature,
     example: String,
     /// Of a number: the least and the greatest value that training saw.
     range: Option<(String, String)>,
@@ -77,10 +80,11 @@ struct ChangeView<'a> {
 }
 
 impl<'a> Index<'a> {
-    pub(super) fn of(catalog: &'a Catalog) -> Self {
+    pub(super) fn of(catalog: &'a Catalog, base_url: &'a str) -> Self {
         let models = catalog.models.iter().enumerate();
         Self {
             server: concat!("mainstay ", env!("CARGO_PKG_VERSION")),
+            base_url,
             release: catalog.release.as_ref(),
             default: catalog.default.as_ref(),
             models: models.map(|(i, (name, model))| ModelView::of(i, name, model, catalog.default.as_ref())).collect(),
@@ -169,6 +173,15 @@ impl<'a> FormView<'a> {
         alone.then(|| &self.versions[0].spec.version)
     }
 
+    /// The version that the form names, where it names one.
+    pub(super) fn picked(&self) -> Option<&Version> {
+        self.unnamed().is_none().then(|| &self.versions[0].spec.version)
+    }
+
+    fn calls(&self, name: &ModelName, base_url: &str) -> Vec<Call> {
+        calls(self, name, base_url)
+    }
+
     /// Which class is chosen from which probability, per version that has a threshold.
     fn thresholds(&self) -> Vec<(&Version, &str, f32)> {
         let threshold = |version: &&'a LoadedVersion| {
@@ -191,6 +204,19 @@ impl<'a> FieldView<'a> {
         Self { id, feature, example, range, categories }
     }
 
+    /// The example as JSON has it.
+    pub(super) fn value(&self) -> serde_json::Value {
+        match &self.range {
+            Some(_) => self.example.parse::<serde_json::Number>().map_or(serde_json::Value::Null, Into::into),
+            None => self.example.as_str().into(),
+        }
+    }
+
+    /// The value of a row that leaves the feature out, as the model gets it.
+    fn default(&self) -> Option<String> {
+        self.feature.default.map(number)
+    }
+
     fn unit(&self) -> &str {
         self.feature.unit.as_deref().unwrap_or_default()
     }
@@ -210,24 +236,8 @@ impl<'a> ChangeView<'a> {
     }
 }
 
-/// Whether one form serves both.
-fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
-    let same = |(a, b): (&Feature, &Feature)| {
-        let domain = match (&a.domain, &b.domain) {
-            // The ranges may differ: they are a hint, that of the form's first version.
-            (Domain::Number { .. }, Domain::Number { .. }) => true,
-            (a, b) => a == b,
-        };
-        domain && a.name == b.name && a.unit == b.unit && a.default.is_some() == b.default.is_some()
-    };
-    let (a_features, b_features) = (&a.input.features, &b.input.features);
-    a.output.label.classes == b.output.label.classes
-        && a_features.len() == b_features.len()
-        && a_features.iter().zip(b_features).all(same)
-}
-
 /// A number as an input takes it: short, and exactly itself when it is read again.
-fn number(value: f32) -> String {
+pub(super) fn number(value: f32) -> String {
     let plain = value == 0.0 || (1e-4..1e7).contains(&value.abs());
     if plain { value.to_string() } else { format!("{value:e}") }
 }

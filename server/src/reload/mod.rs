@@ -27,6 +27,7 @@ use notify::{RecursiveMode, Watcher};
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
 use crate::engine::EngineChoice;
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
+use crate::reference::Documents;
 use crate::wire::Signature;
 
 mod loads;
@@ -247,6 +248,7 @@ impl Reloader {
                 .collect(),
             changes: current.release.changes.clone(),
             partial: false,
+            documents: Documents::default(),
         };
         let models = target.statuses(&catalog, verdicts);
         let first = self.status.load().release.as_ref().is_none_or(|r| r.name != current.name.to_string());
@@ -420,6 +422,7 @@ impl Target {
             models,
             changes: before.changes.clone(),
             partial: before.release.is_none(),
+            documents: Documents::default(),
         }
     }
 

@@ -1,0 +1,151 @@
+//! JSON Schemas (2020-12, as OpenAPI 3.1 has them) of what a model takes and gives, and of every error.
+
+use mainstay_models::ModelSpec;
+use mainstay_models::spec::{Domain, Feature, GoldenRow};
+use serde_json::{Map, Number, Value, json};
+
+/// The least number that is rounded to infinity as float32: 2^128 - 2^103.
+const FLOAT32_END: f64 = 3.402_823_567_797_336_6e38;
+
+/// A number as JSON has it: short, and exactly itself when it is read as float32 again.
+pub(super) fn number(value: f32) -> Value {
+    value.to_string().parse::<Number>().map_or(Value::Null, Value::Number)
+}
+
+/// The value that a model gets as `encoded`, as a request writes it.
+pub(super) fn value(feature: &Feature, encoded: f32) -> Value {
+    match &feature.domain {
+        Domain::Number { .. } => number(encoded),
+        Domain::Category(categories) => categories.get(encoded as usize).cloned().map_or(Value::Null, Value::String),
+    }
+}
+
+/// A value as a query or a table writes it.
+pub(super) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+/// A golden row as a record.
+pub(super) fn record(spec: &ModelSpec, row: &GoldenRow) -> Value {
+    let fields = spec.input.features.iter().zip(&row.features);
+    Value::Object(fields.map(|(feature, encoded)| (feature.name.clone(), value(feature, *encoded))).collect())
+}
+
+/// The schema of one feature's value.
+pub(super) fn feature(feature: &Feature) -> Value {
+    let mut schema = match &feature.domain {
+        Domain::Number { min, max } => json!({
+            "type": "number",
+            // From there on float32 is infinite; the range of training is not a limit.
+            "exclusiveMinimum": -FLOAT32_END,
+            "exclusiveMaximum": FLOAT32_END,
+            "x-training-range": [number(*min), number(*max)],
+        }),
+        Domain::Category(categories) => json!({"type": "string", "enum": categories}),
+    };
+    schema["description"] = feature_description(feature).into();
+    schema["examples"] = json!([value(feature, feature.example)]);
+    if let Some(unit) = &feature.unit {
+        schema["x-unit"] = unit.as_str().into();
+    }
+    if let Some(default) = feature.default {
+        schema["default"] = value(feature, default);
+    }
+    schema
+}
+
+/// What a feature means, and which values training saw.
+pub(super) fn feature_description(feature: &Feature) -> String {
+    let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
+    match &feature.domain {
+        Domain::Number { min, max } => format!("{} Training saw {min} to {max}{unit}.", feature.description),
+        Domain::Category(_) => feature.description.clone(),
+    }
+}
+
+/// The schema of a record: an object keyed by feature, or a list in the features' order.
+pub(super) fn record_object(spec: &ModelSpec) -> Value {
+    let features = &spec.input.features;
+    let properties: Map<String, Value> = features.iter().map(|f| (f.name.clone(), feature(f))).collect();
+    let required: Vec<&str> = features.iter().filter(|f| f.default.is_none()).map(|f| f.name.as_str()).collect();
+    json!({
+        "type": "object",
+        "description": "A row, by feature.",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// The schema of a row without names.
+pub(super) fn record_list(spec: &ModelSpec) -> Value {
+    let features = &spec.input.features;
+    let needed = features.iter().rposition(|feature| feature.default.is_none()).map_or(0, |last| last + 1);
+    json!({
+        "type": "array",
+        "description": "A row, its values in the order of the features.",
+        "prefixItems": features.iter().map(feature).collect::<Vec<_>>(),
+        "minItems": needed,
+        "maxItems": features.len(),
+    })
+}
+
+/// The schema of an answer.
+pub(super) fn answer(spec: &ModelSpec) -> Value {
+    let classes = &spec.output.label.classes;
+    json!({
+        "type": "object",
+        "description": "Columns: one entry per row of the request.",
+        "properties": {
+            "model": {"const": spec.name.as_str()},
+            "version": {"type": "string", "description": "The version that answered."},
+            "commit": {
+                "type": ["string", "null"],
+                "description": "The commit of the configuration repository that asked for it; null without one.",
+            },
+            "prediction": {
+                "type": "array",
+                "description": "The predicted class, as an index into the classes.",
+                "items": {"type": "integer", "minimum": 0, "maximum": classes.len() - 1},
+            },
+            "label": {"type": "array", "description": "The predicted class's name.", "items": {"enum": classes}},
+            "probability": {
+                "type": "array",
+                "description": "One probability per class.",
+                "items": {
+                    "type": "array",
+                    "items": {"type": "number"},
+                    "minItems": classes.len(),
+                    "maxItems": classes.len(),
+                },
+            },
+        },
+        "required": ["model", "version", "commit", "prediction", "label", "probability"],
+    })
+}
+
+/// The schema of every answer that is not the one asked for.
+pub(super) fn error() -> Value {
+    let detail = json!({
+        "type": "object",
+        "description": "One fault of one value.",
+        "properties": {
+            "row": {"type": "integer", "minimum": 0, "description": "The row, counted from 0."},
+            "line": {"type": "integer", "minimum": 1, "description": "The line of a CSV body, counted from 1."},
+            "feature": {"type": "string", "description": "The feature, as the request or the model spells it."},
+            "expected": {"type": "string", "description": "What would be right."},
+            "got": {"type": "string", "description": "What was found."},
+        },
+        "required": ["expected", "got"],
+    });
+    json!({
+        "type": "object",
+        "properties": {
+            "error": {"type": "string", "description": "What is wrong, and what to do."},
+            "code": {"type": "string", "description": "The same for programs."},
+            "details": {"type": "array", "items": detail},
+            "request_id": {"type": "string", "description": "By which the server's log names the request."},
+        },
+        "required": ["error", "code", "details", "request_id"],
+    })
+}

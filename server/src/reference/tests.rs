@@ -1,0 +1,154 @@
+//! The account of the shipped models and of many, held to what is served.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use mainstay_models::embedded::MODELS;
+use serde_json::json;
+
+use super::*;
+use crate::engine::EngineChoice;
+use crate::monitor::Metrics;
+use crate::reload::Loader;
+use crate::wire::{decode_csv, decode_form, decode_query, decode_records};
+
+const LIMITS: RequestLimits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 100, timeout: Duration::from_secs(1) };
+
+static LOADER: LazyLock<Loader> = LazyLock::new(|| Loader {
+    engine: EngineChoice::Auto,
+    metrics: Arc::new(Metrics::new("test")),
+    sessions: NonZeroUsize::MIN,
+});
+
+fn shipped() -> Catalog {
+    LOADER.embedded(&MODELS).unwrap()
+}
+
+/// The shipped models, and the first of them under many names.
+fn many(count: usize) -> Catalog {
+    let mut catalog = shipped();
+    let model = catalog.models.values().next().unwrap().clone();
+    for place in 0..count {
+        catalog.models.insert(format!("copy-{place:03}").parse().unwrap(), model.clone());
+    }
+    catalog
+}
+
+#[test]
+fn every_example_of_a_prediction_is_a_golden_row() {
+    let catalog = shipped();
+    let reference = Reference::of(&catalog, &LIMITS, None);
+    let mut answered = 0;
+    for model in &reference.models {
+        let golden: BTreeSet<String> =
+            model.spec().golden.rows.iter().map(|row| format!("{:?} {}", row.features, row.label)).collect();
+        let group = reference.groups.iter().find(|group| group.name == model.name.as_str()).unwrap();
+        for operation in group.operations.iter().filter(|operation| operation.path.ends_with("/predict")) {
+            for example in &operation.examples {
+                let signature = &model.version.signature;
+                let rows = match &example.body {
+                    None => decode_query(signature, &example.query_string()),
+                    Some(("text/csv", body)) => decode_csv(signature, body.as_bytes(), true, 3),
+                    Some(("application/x-www-form-urlencoded", body)) => decode_form(signature, body.as_bytes()),
+                    Some((_, body)) => decode_records(signature, body.as_bytes(), 3),
+                };
+                assert_eq!(rows.is_ok(), example.status == 200, "{} {}: {rows:?}", operation.path, example.title);
+                let Ok(rows) = rows else { continue };
+                let labels = &example.answer.iter().find(|(key, _)| *key == "prediction").unwrap().1;
+                for (row, label) in rows.rows().into_iter().zip(labels.as_array().unwrap()) {
+                    assert!(golden.contains(&format!("{:?} {label}", row.to_vec())), "{}", example.title);
+                    answered += 1;
+                }
+            }
+        }
+    }
+    assert!(answered > 20, "{answered}");
+}
+
+#[test]
+fn the_document_names_each_models_features_units_ranges_and_classes() {
+    let catalog = shipped();
+    let document = Reference::of(&catalog, &LIMITS, None).openapi();
+    assert_eq!(document["openapi"], "3.1.0");
+    let schemas = &document["components"]["schemas"];
+    let length = &schemas["iris.Record"]["properties"]["sepal length (cm)"];
+    assert_eq!((&length["x-unit"], &length["x-training-range"]), (&json!("cm"), &json!([4.3, 7.9])));
+    assert_eq!(length["examples"], json!([5.1]));
+    assert_eq!(schemas["pred-main.Record"]["properties"]["type"]["enum"], json!(["L", "M", "H"]));
+    assert_eq!(schemas["iris.Record"]["required"].as_array().unwrap().len(), 4);
+    let labels = &schemas["iris.Answer"]["properties"]["label"]["items"]["enum"];
+    assert_eq!(*labels, json!(["setosa", "versicolor", "virginica"]));
+    let post = &document["paths"]["/models/iris/predict"]["post"];
+    assert_eq!(post["responses"]["200"]["content"]["application/json"]["example"]["prediction"], json!([0, 2, 1]));
+    assert!(post["responses"]["422"].is_object() && post["requestBody"]["content"]["text/csv"].is_object());
+    assert!(document["paths"]["/predict"]["get"]["parameters"].as_array().unwrap().len() == 5);
+}
+
+#[test]
+fn every_reference_points_at_something_and_every_operation_has_an_id_of_its_own() {
+    fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let catalog = many(5);
+    let reference = Reference::of(&catalog, &LIMITS, None);
+    let document = reference.openapi();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 20);
+    for pointer in found {
+        assert!(document.pointer(pointer.trim_start_matches('#')).is_some(), "{pointer}");
+    }
+    let operations: Vec<&Operation> = reference.groups.iter().flat_map(|group| &group.operations).collect();
+    let ids: BTreeSet<&str> = operations.iter().map(|operation| operation.id.as_str()).collect();
+    assert_eq!(ids.len(), operations.len());
+}
+
+#[test]
+fn many_models_are_described_within_bounds_and_each_alone() {
+    let catalog = many(200);
+    let whole = Reference::of(&catalog, &LIMITS, None);
+    assert_eq!((whole.models.len(), whole.left_out.len()), (MODELS_MAX, 202 - MODELS_MAX));
+    assert!(whole.models.iter().any(|model| model.is_default), "the default model is always described");
+    let left_out = whole.left_out.last().copied().unwrap();
+    let document = whole.openapi();
+    assert!(document["info"]["description"].as_str().unwrap().contains(left_out.as_str()));
+    assert!(text(&document).len() < 2 << 20, "{} bytes", text(&document).len());
+    let alone = Reference::of(&catalog, &LIMITS, Some(left_out));
+    assert_eq!((alone.models.len(), alone.left_out.len()), (1, 0));
+    assert!(alone.openapi()["paths"][format!("/models/{left_out}/predict")].is_object());
+}
+
+#[test]
+fn an_empty_catalog_has_an_account_too() {
+    let document = Reference::of(&Catalog::default(), &LIMITS, None).openapi();
+    assert_eq!(document["paths"].as_object().unwrap().len(), 3);
+}
+
+#[test]
+fn a_version_that_takes_other_features_is_named_and_not_offered() {
+    let mut catalog = shipped();
+    let iris = catalog.models.get_mut("iris").unwrap();
+    for (number, other) in [("1.2.0", false), ("2.0.0", true)] {
+        let mut loaded = LOADER.embedded(&MODELS).unwrap().models.remove("iris").unwrap().versions.into_values();
+        let mut loaded = Arc::into_inner(loaded.next().unwrap()).unwrap();
+        loaded.spec.version = number.parse().unwrap();
+        if other {
+            loaded.spec.input.features[0].name = "sepal area".to_owned();
+        }
+        iris.versions.insert(loaded.spec.version.clone(), Arc::new(loaded));
+    }
+    let document = Reference::of(&catalog, &LIMITS, None).openapi();
+    let versions = &document["paths"]["/predict"]["get"]["parameters"][0]["schema"]["enum"];
+    assert_eq!(*versions, json!(["1.1.0", "1.2.0"]));
+    let tag = document["tags"].as_array().unwrap().iter().find(|tag| tag["name"] == "iris").unwrap();
+    assert!(tag["description"].as_str().unwrap().contains("2.0.0"), "{tag}");
+}
