@@ -56,6 +56,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// How often a request of one row asks for memory at most: for its rows, its label and probabilities, the text of its answer
+/// and the head of it.
+const ONE_ROW_MAX: usize = 16;
+
 /// A server of the shipped models without its sockets.
 fn api() -> Api {
     let metrics = Arc::new(Metrics::new("none"));
@@ -110,7 +114,3 @@ fn no_row_asks_for_memory_of_its_own() {
     let lists = |rows| allocations(&api, format!("[{}]", vec!["[5.1, 3.5, 1.4, 0.2]"; rows].join(", ")));
     assert!(lists(200) <= lists(100) + 2);
 }
-
-/// The rows' values and which of them have come, a label and probabilities, the text of the answer, its headers' map and
-/// the two that name the model.
-const ONE_ROW_MAX: usize = 10;
