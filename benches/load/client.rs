@@ -51,6 +51,8 @@ pub struct Outcome {
     pub began: Instant,
     /// Of the requests that were due while it was counted, and of the answers that came then if each connection asks by itself.
     pub samples: Vec<Sample>,
+    /// Answers with 200 that came while it was counted, whenever they were due.
+    pub good: usize,
     /// Due and never sent.
     pub unsent: usize,
     /// Sent and never answered.
@@ -96,7 +98,7 @@ pub fn run(plan: &Plan<'_>, mut mark: impl FnMut()) -> Outcome {
         idle: (0..plan.connections).collect(),
         backlog: VecDeque::new(),
         next_request: 0,
-        outcome: Outcome { began, samples: Vec::with_capacity(1 << 20), unsent: 0, lost: 0 },
+        outcome: Outcome { began, samples: Vec::with_capacity(1 << 20), good: 0, unsent: 0, lost: 0 },
         ends: began + plan.time,
     };
     for index in 0..plan.connections {
@@ -240,6 +242,8 @@ impl Loop<'_> {
         let connection = &mut self.connections[index];
         connection.filled = 0;
         let at_hand = connection.at_hand.take().expect("an answer comes only to a request");
+        let in_time = now >= self.outcome.began && now < self.ends;
+        self.outcome.good += usize::from(in_time && status == 200);
         let counted = if self.plan.rate_per_s.is_some() { at_hand.due } else { now };
         if counted >= self.outcome.began && counted < self.ends {
             self.outcome.samples.push(Sample {

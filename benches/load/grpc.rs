@@ -96,7 +96,8 @@ pub fn run(plan: &Plan<'_>, mut mark: impl FnMut()) -> Outcome {
             call.await.unwrap();
         }
         let samples = Rc::into_inner(samples).expect("every call has ended").into_inner();
-        Outcome { began, samples, unsent: 0, lost: 0 }
+        let good = samples.iter().filter(|sample: &&Sample| sample.status == 200).count();
+        Outcome { began, samples, good, unsent: 0, lost: 0 }
     })
 }
 

@@ -66,10 +66,8 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     let processors = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = NonZeroUsize::new(settings.threads).unwrap_or(processors);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.get())
-        // Only large bodies are decoded there; those that wait are bounded by the requests at hand.
-        .max_blocking_threads(threads.get() + 1)
+    // This thread accepts connections and answers operators; requests are answered on the cores of `http`.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(run(settings, program, threads, shutdown))
@@ -139,11 +137,12 @@ async fn run(
         drain_timeout: Duration::from_secs_f64(settings.drain_timeout_s),
     };
     let mut until = stopped.clone();
-    http::serve(listener, Arc::clone(&api), Arc::new(grpc::Grpc::new(&api)), limits, async move {
+    let grpc = Arc::new(grpc::Grpc::new(&api));
+    http::serve(listener, Arc::clone(&api), grpc, threads, limits, async move {
         // The sender sends nothing; it is dropped.
         let _ = until.changed().await;
     })
-    .await;
+    .await?;
     drop(drained);
     told.await.expect("waiting for the signal does not panic");
     // A probe's connection that stays open must not keep the server.

@@ -3,8 +3,10 @@
 import json
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 from conftest import COLUMNS, ROWS
 
@@ -23,11 +25,11 @@ def test_mlflow_frames(address, kind):
 
 
 def test_mlflow_client(address):
-    scoring = pytest.importorskip("mlflow.pyfunc.scoring_server.client")
-    client = scoring.ScoringServerClient("127.0.0.1", int(address.rsplit(":", 1)[1]))
+    client = ScoringServerClient("127.0.0.1", int(address.rsplit(":", 1)[1]))
     client.wait_server_ready(timeout=30)
+    assert client.get_version()
     answer = client.invoke(pd.DataFrame(ROWS, columns=COLUMNS))
-    assert answer.get_predictions()["predictions" if "predictions" in answer.get_predictions() else 0].tolist() == [0, 2]
+    assert answer.get_predictions().iloc[:, 0].tolist() == [0, 2]
 
 
 def test_a_table_with_and_without_names(address):
@@ -41,8 +43,6 @@ def test_a_table_with_and_without_names(address):
 
 
 def test_a_raw_request(address):
-    import numpy as np
-
     arguments = ["-H", "Inference-Header-Content-Length: 0", "-H", "Content-Type: application/octet-stream"]
     command = ["curl", "-sS", f"http://{address}/v2/models/iris/infer", *arguments, "--data-binary", "@-"]
     body = np.array(ROWS, dtype=np.float32).tobytes()

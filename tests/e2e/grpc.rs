@@ -152,6 +152,9 @@ fn what_calls_show_is_what_is_served() {
     assert_eq!((index.models.len(), index.models[0].state.as_str()), (2, "READY"));
 }
 
+/// What is wrong with a request, and the code and words of its status.
+type Bad = (fn(&mut ModelInferRequest), &'static str, &'static str);
+
 #[test]
 fn every_bad_call_has_its_status() {
     let server = Server::start(&["--rows-max", "10", "--body-bytes-max", "20000"]);
@@ -165,7 +168,7 @@ fn every_bad_call_has_its_status() {
         change(&mut request);
         status("ModelInfer", nothing, &[request.encode_to_vec()])
     };
-    let cases: [(fn(&mut ModelInferRequest), &str, &str); 8] = [
+    let cases: [Bad; 8] = [
         (|r| r.model_name = "irs".into(), NOT_FOUND, "irs"),
         (|r| r.model_version = "9.9.9".into(), NOT_FOUND, "9.9.9"),
         (|r| r.inputs.clear(), INVALID_ARGUMENT, "inputs: expected"),

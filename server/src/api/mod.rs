@@ -12,7 +12,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use mainstay_models::{ModelName, ModelSpec};
 use ndarray::Array2;
 
@@ -24,6 +24,7 @@ use crate::reference::{self, Reference};
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
+mod body;
 mod body_form;
 mod compression;
 mod error;
@@ -47,6 +48,11 @@ const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 
 /// The largest body that is decoded on its connection's thread: some 0.2 ms, which its other connections do not notice.
 const INLINE_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A body beyond which a look at the queue is cheaper than decoding in vain.
+const LARGE_BODY_BYTES: usize = 16 << 10;
+/// How many bytes a value takes in a body of few decimals.
+const VALUE_BYTES: usize = 4;
 
 /// How much one request may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -266,6 +272,10 @@ impl Api {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
                 let body = self.read(body, deadline).await?;
                 let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+                // Turned away before it is decoded, which is most of what turning it away would cost.
+                if is_for_the_queue(version, &body) && !self.runner.has_place() {
+                    return Err(ApiError::overloaded());
+                }
                 self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -297,18 +307,14 @@ impl Api {
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let bytes_max = self.limits.body_bytes_max;
-        // Refused before it is read, where its length is announced.
-        if body.size_hint().lower() > bytes_max as u64 {
-            return Err(ApiError::body_too_large(bytes_max));
-        }
-        match tokio::time::timeout_at(deadline.into(), Limited::new(body, bytes_max).collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(bytes_max)),
-            Ok(Err(_)) => Err(ApiError::body_lost()),
-            Err(_) => Err(ApiError::body_slow()),
-        }
+        body::read(body, self.limits.body_bytes_max, deadline).await
     }
+}
+
+/// Whether a body is large and, by its length, has more rows than run inline.
+fn is_for_the_queue(version: &LoadedVersion, body: &Bytes) -> bool {
+    let inline_bytes = version.engine.inline_rows_max() * version.spec.input.features.len() * VALUE_BYTES;
+    body.len() > LARGE_BODY_BYTES.max(inline_bytes)
 }
 
 /// Decodes a body of `size_bytes` here if it is small, and else on a thread that may block.
@@ -326,9 +332,9 @@ async fn on_its_thread<T: Send + 'static>(
 
 /// Says in the head of an answer which version gave it.
 fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
-    let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
-    response.headers_mut().insert(MODEL, value(spec.name.as_str()));
-    response.headers_mut().insert(MODEL_VERSION, value(&spec.version.to_string()));
+    let value = |text: String| HeaderValue::try_from(text).expect("names and versions are visible ASCII");
+    response.headers_mut().insert(MODEL, value(spec.name.as_str().to_owned()));
+    response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
 }
 
 /// Counts a request as being answered until it is dropped.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 use super::memory::Share;
 use crate::engine::{Engine, EngineChoice, Runtime};
@@ -25,6 +25,8 @@ const CPU_S_MAX: u64 = 50;
 const ADDRESS_SPACE_BYTES_MAX: u64 = 8 << 30;
 /// What makes the kernel, where memory runs out, end a trial before anything else.
 const OOM_SCORE_ADJ: &str = "1000";
+/// How far a trial's priority lies below the server's: a quarter of a processor's time where both want all of it.
+const NICENESS: i32 = 5;
 /// The longest reason that is taken from a trial.
 const REASON_BYTES_MAX: u64 = 4096;
 /// How often a running trial is looked at. A child's end gives no event that the standard library can wait for with a deadline.
@@ -174,6 +176,8 @@ pub fn run(store: &Path, version: &ReleasedVersion, memory_bytes: u64) -> Result
     ] {
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
     }
+    // The server's requests come first: none is to be slower because a version is tried.
+    nice(NICENESS).map_err(|e| format!("cannot lower the trial's priority: {e}"))?;
     let reader = Reader::new(store);
     let text = reader.blob(&version.spec).map_err(|e| super::sentence(&e))?;
     let spec = ModelSpec::parse("model.yaml", &text).map_err(|e| e.to_string())?;

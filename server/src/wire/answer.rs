@@ -50,5 +50,8 @@ pub fn encode(
     let prediction = &answer.labels;
     let label = Labels { prediction, classes };
     let body = Body { model, version, commit, prediction, label, probability: answer.probabilities.view() };
-    serde_json::to_vec(&body).expect("an answer has finite numbers and text keys")
+    // Grows at most once where the names are long or the numbers are many.
+    let mut text = Vec::with_capacity(256 + prediction.len() * (24 + 12 * classes.len()));
+    serde_json::to_writer(&mut text, &body).expect("an answer has finite numbers and text keys");
+    text
 }

@@ -9,7 +9,7 @@ use ndarray::Array2;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::records::{self, Instances, Shared, Target, Value};
+use super::records::{self, Instances, Key, Shared, Value};
 use super::{DecodeError, Signature, excerpt};
 
 /// What a body has, without its values.
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for NamedRow<'_, '_> {
         let Self { state, columns } = self;
         state.borrow_mut().begin_row()?;
         for (read, name) in columns.iter().enumerate() {
-            if list.next_element_seed(Value { state, target: Target::Named(name) })?.is_none() {
+            if list.next_element_seed(Value { state, key: Key::of(name, state) })?.is_none() {
                 return Err(A::Error::custom(format_args!("a row of {read} values for {} columns", columns.len())));
             }
         }

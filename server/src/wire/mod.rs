@@ -188,8 +188,13 @@ impl<'s> RowsBuilder<'s> {
     fn set_named(&mut self, name: &str, cell: &Cell<'_>) {
         match self.signature.column_of.get(name) {
             Some(&column) => self.set(column, cell),
-            None => self.fault(excerpt(name), self.signature.names(), "an unknown feature".to_owned()),
+            None => self.unknown(name),
         }
+    }
+
+    /// Notes that there is no feature called `name`.
+    fn unknown(&mut self, name: &str) {
+        self.fault(excerpt(name), self.signature.names(), "an unknown feature".to_owned());
     }
 
     fn set(&mut self, column: usize, cell: &Cell<'_>) {

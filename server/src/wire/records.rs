@@ -93,18 +93,16 @@ impl<'de> Visitor<'de> for Body<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let first = map.next_key::<Key>()?;
-        let wrapped = first.as_ref().is_some_and(|key| {
-            key.0 == "instances" && !self.0.borrow().rows.signature.column_of.contains_key("instances")
-        });
-        if !wrapped {
+        let first = map.next_key_seed(KeyOf(self.0))?;
+        // A feature of that name comes first.
+        if !matches!(&first, Some(Key::Unknown(name)) if name == "instances") {
             return read_record(self.0, map, first);
         }
         map.next_value_seed(Instances(self.0))?;
         // KServe's V1 protocol allows `parameters` beside the instances; no model of ours takes any.
-        while let Some(key) = map.next_key::<Key>()? {
-            if key.0 != "parameters" {
-                return Err(A::Error::custom(format_args!("`{}` beside `instances`", super::excerpt(&key.0))));
+        while let Some(key) = map.next_key::<String>()? {
+            if key != "parameters" {
+                return Err(A::Error::custom(format_args!("`{}` beside `instances`", super::excerpt(&key))));
             }
             map.next_value::<IgnoredAny>()?;
         }
@@ -155,7 +153,7 @@ impl<'de> Visitor<'de> for Record<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let first = map.next_key::<Key>()?;
+        let first = map.next_key_seed(KeyOf(self.0))?;
         read_record(self.0, map, first)
     }
 
@@ -163,7 +161,7 @@ impl<'de> Visitor<'de> for Record<'_, '_> {
         self.0.borrow_mut().begin_row()?;
         let columns = self.0.borrow().rows.signature.features.len();
         for column in 0..columns {
-            if list.next_element_seed(Value { state: self.0, target: Target::Column(column) })?.is_none() {
+            if list.next_element_seed(Value { state: self.0, key: Key::Column(column) })?.is_none() {
                 break;
             }
         }
@@ -181,57 +179,88 @@ impl<'de> Visitor<'de> for Record<'_, '_> {
 
 fn read_record<'de, A: MapAccess<'de>>(state: Shared<'_, '_>, mut map: A, first: Option<Key>) -> Result<(), A::Error> {
     state.borrow_mut().begin_row()?;
-    let mut key = first;
-    while let Some(Key(name)) = key {
-        map.next_value_seed(Value { state, target: Target::Named(&name) })?;
-        key = map.next_key()?;
+    let mut next = first;
+    while let Some(key) = next {
+        map.next_value_seed(Value { state, key })?;
+        next = map.next_key_seed(KeyOf(state))?;
     }
     state.borrow_mut().rows.end_row();
     Ok(())
 }
 
-/// A record's key. Owned, since a key with escapes has no text of its own in the body.
-#[derive(serde::Deserialize)]
-struct Key(String);
-
-/// Where a value belongs.
-pub(super) enum Target<'n> {
-    Named(&'n str),
+/// Where a record's value belongs.
+pub(super) enum Key {
     Column(usize),
+    /// No feature is called so.
+    Unknown(String),
+}
+
+impl Key {
+    /// Where the value called `name` of the record at hand belongs.
+    pub(super) fn of(name: &str, state: Shared<'_, '_>) -> Self {
+        let state = state.borrow();
+        let Signature { features, column_of, .. } = state.rows.signature;
+        // Clients write the features in the model's order, row after row.
+        let next = state.feature.map_or(0, |column| column + 1) % features.len().max(1);
+        if features.get(next).is_some_and(|feature| feature.name == name) {
+            return Self::Column(next);
+        }
+        column_of.get(name).map_or_else(|| Self::Unknown(name.to_owned()), |&column| Self::Column(column))
+    }
+}
+
+/// A record's key, looked up while it is read: the name of a feature takes no memory.
+struct KeyOf<'a, 's>(Shared<'a, 's>);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_, '_> {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyOf<'_, '_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a feature")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+        Ok(Key::of(name, self.0))
+    }
 }
 
 /// One value, which goes into the row at hand.
-pub(super) struct Value<'a, 's, 'n> {
+pub(super) struct Value<'a, 's> {
     pub(super) state: Shared<'a, 's>,
-    pub(super) target: Target<'n>,
+    pub(super) key: Key,
 }
 
-impl Value<'_, '_, '_> {
+impl Value<'_, '_> {
     fn set(self, cell: &Cell<'_>) {
         let rows = &mut self.state.borrow_mut().rows;
-        match self.target {
-            Target::Named(name) => rows.set_named(name, cell),
-            Target::Column(column) => rows.set(column, cell),
+        match self.key {
+            Key::Column(column) => rows.set(column, cell),
+            Key::Unknown(name) => rows.unknown(&name),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value<'_, '_, '_> {
+impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        {
-            let mut state = self.state.borrow_mut();
-            state.feature = match self.target {
-                Target::Named(name) => state.rows.signature.column_of.get(name).copied(),
-                Target::Column(column) => Some(column),
-            };
-        }
+        self.state.borrow_mut().feature = match self.key {
+            Key::Column(column) => Some(column),
+            Key::Unknown(_) => None,
+        };
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Value<'_, '_, '_> {
+impl<'de> Visitor<'de> for Value<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

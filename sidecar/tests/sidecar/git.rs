@@ -407,7 +407,15 @@ fn packs_do_not_pile_up_and_every_commit_still_becomes_its_release() {
 #[test]
 fn what_another_mirror_has_is_borrowed_and_not_fetched_again() {
     let repo = Repo::serving_iris();
-    let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    // Nothing that compresses: xorshift, by Marsaglia.
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..300_000).map(&mut next).collect();
     repo.write("noise", &noise);
     let first = repo.commit("Make noise");
     let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());

@@ -36,6 +36,7 @@ pub(super) struct Compiled {
     label: String,
     probability: String,
     classes: usize,
+    steps_per_row: usize,
 }
 
 thread_local! {
@@ -54,8 +55,10 @@ impl Compiled {
             probability,
             classes: spec.output.label.classes.len(),
         };
+        let program = lower::lower(&model, &signature)?;
         Ok(Self {
-            program: lower::lower(&model, &signature)?,
+            steps_per_row: program.steps(),
+            program,
             label: label.clone(),
             probability: probability.clone(),
             classes: signature.classes,
@@ -69,7 +72,7 @@ impl Compiled {
 
     /// Roughly how many steps of a nanosecond or two a row takes.
     pub(super) fn steps_per_row(&self) -> usize {
-        self.program.steps()
+        self.steps_per_row
     }
 
     /// Runs rows of the model's width.

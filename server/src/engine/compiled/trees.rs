@@ -69,6 +69,9 @@ pub(super) struct Ensemble {
     /// By tree.
     roots: Vec<u32>,
     depths: Vec<u32>,
+    /// The roots of [`LANES`] trees that descend together, and the depth of the deepest. The last may be fewer: its other
+    /// lanes repeat its first tree in vain.
+    groups: Vec<([u32; LANES], u32)>,
     leaves: Leaves,
     pub(super) classes: usize,
     /// Whether any node has [`NEGATE`].
@@ -95,8 +98,8 @@ impl Ensemble {
             (false, false) => Leaves::Dense { at: Vec::new(), scores: Vec::new() },
             (false, true) => Leaves::Double { at: Vec::new(), scores: Vec::new() },
         };
-        let mut ensemble =
-            Self { nodes: Vec::new(), roots: Vec::new(), depths: Vec::new(), leaves, classes, signed: false };
+        let (nodes, roots, depths, groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut ensemble = Self { nodes, roots, depths, groups, leaves, classes, signed: false };
         for tree in trees {
             if let Leaves::Single { class, .. } = &mut ensemble.leaves {
                 class.push(tree.only_class().expect("every tree has one class, by the choice above"));
@@ -105,6 +108,8 @@ impl Ensemble {
             ensemble.roots.push(root);
             ensemble.depths.push(depth);
         }
+        let groups = ensemble.roots.chunks(LANES).zip(ensemble.depths.chunks(LANES));
+        ensemble.groups = groups.map(|(roots, depths)| group(roots, depths)).collect();
         ensemble.signed = ensemble.nodes.iter().any(|node| node.slot & NEGATE != 0);
         Ok(ensemble)
     }
@@ -190,14 +195,11 @@ impl Ensemble {
     #[inline(always)]
     fn add_signed<const R: usize, const SIGNED: bool>(&self, file: &[f32], sums: &mut [f32], doubles: &mut [f64]) {
         if R == 1 {
-            // Eight trees of one row. The last group may be smaller: its other lanes repeat its first tree in vain.
-            for first in (0..self.roots.len()).step_by(LANES) {
-                let count = LANES.min(self.roots.len() - first);
-                let lane = |lane: usize| first + if lane < count { lane } else { 0 };
-                let mut at: [u32; LANES] = std::array::from_fn(|i| self.roots[lane(i)]);
-                let depth = self.depths[first..first + count].iter().copied().max().unwrap_or(0);
+            // Eight trees of one row.
+            for (group, &(mut at, depth)) in self.groups.iter().enumerate() {
+                let first = group * LANES;
                 self.descend::<1, SIGNED>(file, &mut at, [0; LANES], depth);
-                for (i, &leaf) in at[..count].iter().enumerate() {
+                for (i, &leaf) in at.iter().take(self.roots.len() - first).enumerate() {
                     self.score::<1>(first + i, leaf, 0, sums, doubles);
                 }
             }
@@ -266,6 +268,13 @@ impl Ensemble {
             }
         }
     }
+}
+
+/// At most [`LANES`] trees that descend together.
+fn group(roots: &[u32], depths: &[u32]) -> ([u32; LANES], u32) {
+    let mut lanes = [roots[0]; LANES];
+    lanes[..roots.len()].copy_from_slice(roots);
+    (lanes, depths.iter().copied().max().unwrap_or(0))
 }
 
 /// A node that compares as `mode` says, with one `<=` in which a missing value never holds.

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use mainstay_models::{ModelName, Version};
 
 use super::{Announced, Error, Fault, Metadata, Output, Request, Wanted, raw};
@@ -142,6 +141,7 @@ fn narrow<W: Copy + ToString, N: TryFrom<W>>(path: &str, datatype: Datatype, wid
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 
     use super::*;

@@ -1,24 +1,31 @@
 //! When and with whom a request runs: at once on its own thread, or in one bounded queue.
 //!
 //! A small request runs inline, since a hand-off costs more than most tabular models. A large one would
-//! keep its connection's thread from its other connections, so it goes to a worker thread. Nothing waits
-//! for company. Knows tensors and time; does not know HTTP, ONNX, or how models come and go.
+//! keep its connection's thread from its other connections, so it goes to a worker thread, the nearest deadline first.
+//! Nothing waits for company, and no run has the rows of two requests. Knows tensors and time; does not know HTTP, ONNX, or how models come and go.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use ndarray::Array2;
 use tokio::sync::oneshot;
 
+use self::queue::Queue;
 use crate::catalog::LoadedVersion;
 use crate::engine::{Answer, RunError};
 
-/// Runs requests. Dropping the future of [`Runner::run`] drops the request's place in the queue:
+mod queue;
+
+/// What the queue waits with.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
+/// Runs requests. Dropping the future of [`Runner::run`] gives the request's place in the queue up:
 /// a worker that meets it does not run it.
 pub struct Runner {
-    queue: Sender<Job>,
+    queue: Arc<Queue<Job>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -47,12 +54,18 @@ struct Job {
 impl Runner {
     /// Starts `workers` threads behind a queue of at most `queue_jobs_max` requests.
     pub fn start(workers: usize, queue_jobs_max: usize) -> std::io::Result<Self> {
-        let (queue, jobs) = crossbeam_channel::bounded(queue_jobs_max);
+        let queue = Arc::new(Queue::new(queue_jobs_max, |job: &Job| !job.reply.is_closed()));
         let spawn = |index| {
-            let jobs = jobs.clone();
-            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&jobs))
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&queue))
         };
-        Ok(Self { queue, workers: (0..workers).map(spawn).collect::<Result<_, _>>()? })
+        let workers = (0..workers).map(spawn).collect::<Result<_, _>>()?;
+        Ok(Self { queue, workers })
+    }
+
+    /// Whether a request that does not run inline would find a place in the queue now.
+    pub fn has_place(&self) -> bool {
+        self.queue.has_place()
     }
 
     /// Runs `rows` through `version`, not after `deadline`.
@@ -69,10 +82,7 @@ impl Runner {
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { version: Arc::clone(version), rows, queued: Instant::now(), deadline, reply };
-        self.queue.try_send(job).map_err(|e| match e {
-            TrySendError::Full(_) => RunnerError::Full,
-            TrySendError::Disconnected(_) => unreachable!("the workers live as long as the runner"),
-        })?;
+        self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.expect("a worker answers every job that it takes"),
             Err(_) => Err(RunnerError::Late),
@@ -81,15 +91,15 @@ impl Runner {
 
     /// Stops the workers once they have answered what is queued.
     pub fn stop(self) {
-        drop(self.queue);
+        self.queue.close();
         for worker in self.workers {
             worker.join().expect("a worker catches nothing and panics at nothing");
         }
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
-    for Job { version, rows, queued, deadline, reply } in jobs {
+fn work(queue: &Queue<Job>) {
+    while let Some(Job { version, rows, queued, deadline, reply }) = queue.take() {
         if reply.is_closed() {
             continue;
         }
@@ -167,7 +177,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let queued = run(MANY_ROWS, later());
-        while runner.queue.is_empty() {
+        while runner.queue.len() == 0 {
             tokio::task::yield_now().await;
         }
         assert!(matches!(runner.run(&version, flowers(100), later()).await, Err(RunnerError::Full)));
@@ -189,13 +199,13 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let left = spawn(SLOW_ROWS);
-        while runner.queue.is_empty() {
+        while runner.queue.len() == 0 {
             tokio::task::yield_now().await;
         }
         left.abort();
         assert!(left.await.unwrap_err().is_cancelled());
         slow.await.unwrap().unwrap();
-        while !runner.queue.is_empty() {
+        while runner.queue.len() > 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(runner.run(&version, flowers(100), later()).await.unwrap().labels.len(), 100);

@@ -1,0 +1,116 @@
+//! How often a request asks the allocator for memory, counted: a bound that no clock is needed for.
+//!
+//! What hyper and the kernel ask for is not counted; a request comes here with its body read.
+
+#![allow(clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use mainstay_models::embedded;
+use mainstay_server::api::{Api, RequestLimits};
+use mainstay_server::batch::Runner;
+use mainstay_server::engine::EngineChoice;
+use mainstay_server::monitor::Metrics;
+use mainstay_server::reload::Loader;
+
+/// Hands out the system's memory and counts how often this thread asked for some.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    COUNT.set(COUNT.get() + 1);
+}
+
+// SAFETY: everything is the system allocator's; the count is a number of the thread without a destructor.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as the caller promised.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A server of the shipped models without its sockets.
+fn api() -> Api {
+    let metrics = Arc::new(Metrics::new("none"));
+    let loader = Loader { engine: EngineChoice::Compiled, metrics: Arc::clone(&metrics), sessions: NonZeroUsize::MIN };
+    let catalog = Arc::new(ArcSwap::from_pointee(loader.embedded(&embedded::MODELS).unwrap()));
+    let limits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 10_000, timeout: Duration::from_secs(60) };
+    Api::new(catalog, Runner::start(1, 4).unwrap(), metrics, limits, Arc::default())
+}
+
+/// How often memory is asked for by a request with `body`, from its head to its answer.
+fn allocations(api: &Api, body: String) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let body = Bytes::from(body);
+    let ask = || {
+        let request = Request::post("/predict").header("content-type", "application/json");
+        let request = request.body(Full::new(body.clone())).unwrap();
+        let before = COUNT.get();
+        let response = runtime.block_on(api.answer(request, "id"));
+        let asked = COUNT.get() - before;
+        assert_eq!(response.status(), StatusCode::OK);
+        asked
+    };
+    // The first run of a thread makes its scratch memory.
+    ask();
+    let asked = ask();
+    assert_eq!(ask(), asked, "the same request, and another number");
+    asked
+}
+
+fn records(rows: usize) -> String {
+    let record = |row: usize| {
+        let value = row as f64 % 7.0 / 2.0 + 0.3;
+        format!(
+            r#"{{"sepal length (cm)": {value}, "sepal width (cm)": 3.5, "petal length (cm)": {value}, "petal width (cm)": 0.2}}"#
+        )
+    };
+    format!("[{}]", (0..rows).map(record).collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn a_request_of_one_row_asks_for_little_memory() {
+    let asked = allocations(&api(), records(1));
+    assert!(asked <= ONE_ROW_MAX, "{asked} times");
+}
+
+#[test]
+fn no_row_asks_for_memory_of_its_own() {
+    let api = api();
+    let (few, many) = (allocations(&api, records(100)), allocations(&api, records(200)));
+    // What doubles while it grows does so once more.
+    assert!(many <= few + 2, "{few} times for 100 rows, {many} times for 200");
+    let lists = |rows| allocations(&api, format!("[{}]", vec!["[5.1, 3.5, 1.4, 0.2]"; rows].join(", ")));
+    assert!(lists(200) <= lists(100) + 2);
+}
+
+/// The rows' values and which of them have come, a label and probabilities, the text of the answer, its headers' map and
+/// the two that name the model.
+const ONE_ROW_MAX: usize = 10;

@@ -1,0 +1,131 @@
+//! The queue of requests under every interleaving of callers and workers that a model checker tries.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use shuttle::sync::Arc;
+use shuttle::sync::mpsc::{Sender, channel};
+use shuttle::thread;
+
+use self::queue::Queue;
+
+#[path = "../src/batch/queue.rs"]
+mod queue;
+
+/// What the queue takes for the standard library's.
+mod sync {
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
+
+/// How many interleavings are tried.
+const INTERLEAVINGS: usize = 3000;
+const ROWS: u32 = 3;
+
+/// The rows of one request, each with its caller and its number, and where their answers go.
+struct Job {
+    rows: Vec<(u32, u32)>,
+    is_bad: bool,
+    reply: Sender<Result<Vec<(u32, u32)>, u32>>,
+}
+
+/// Answers each row with itself, and a bad job with its caller.
+fn work(queue: &Queue<Job>) {
+    while let Some(job) = queue.take() {
+        let answer = if job.is_bad { Err(job.rows[0].0) } else { Ok(job.rows) };
+        let _ = job.reply.send(answer);
+    }
+}
+
+/// Asks twice. The bad caller's requests fail, and nobody else's do; what finds no place is told so.
+fn ask(queue: &Queue<Job>, caller: u32, is_bad: bool, begun: Instant) -> usize {
+    let mut refused = 0;
+    for request in 0..2 {
+        let rows: Vec<_> = (0..ROWS).map(|row| (caller, request * ROWS + row)).collect();
+        let (reply, answer) = channel();
+        let deadline = begun + Duration::from_secs(u64::from((caller * 7 + request) % 3));
+        match queue.put(deadline, Job { rows: rows.clone(), is_bad, reply }) {
+            Ok(()) => assert_eq!(answer.recv().unwrap(), if is_bad { Err(caller) } else { Ok(rows) }),
+            Err(job) => {
+                assert_eq!(job.rows, rows);
+                refused += 1;
+            }
+        }
+    }
+    refused
+}
+
+#[test]
+fn each_row_returns_to_its_caller_and_a_bad_request_fails_alone() {
+    let begun = Instant::now();
+    shuttle::check_random(
+        move || {
+            let queue = Arc::new(Queue::new(2, |_: &Job| true));
+            let spawn = |run: Box<dyn FnOnce(&Queue<Job>) -> usize + Send>| {
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || run(&queue))
+            };
+            let workers: Vec<_> = (0..2)
+                .map(|_| {
+                    spawn(Box::new(|queue| {
+                        work(queue);
+                        0
+                    }))
+                })
+                .collect();
+            let callers: Vec<_> =
+                (0..3).map(|caller| spawn(Box::new(move |queue| ask(queue, caller, caller == 1, begun)))).collect();
+            for caller in callers {
+                caller.join().unwrap();
+            }
+            queue.close();
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            assert_eq!(queue.len(), 0);
+        },
+        INTERLEAVINGS,
+    );
+}
+
+#[test]
+fn what_was_put_in_before_the_end_is_taken_after_it() {
+    let begun = Instant::now();
+    shuttle::check_random(
+        move || {
+            let queue = Arc::new(Queue::new(4, |_: &u32| true));
+            let taken = {
+                let queue = Arc::clone(&queue);
+                thread::spawn(move || std::iter::from_fn(|| queue.take()).collect::<Vec<_>>())
+            };
+            for job in [1, 2, 3] {
+                queue.put(begun, job).unwrap();
+            }
+            queue.close();
+            assert_eq!(taken.join().unwrap(), [1, 2, 3]);
+        },
+        INTERLEAVINGS,
+    );
+}
+
+#[test]
+fn the_nearest_deadline_comes_first_and_what_nobody_wants_makes_room() {
+    let begun = Instant::now();
+    shuttle::check_random(
+        move || {
+            let queue = Queue::new(3, |job: &&str| *job != "left");
+            let at = |seconds| begun + Duration::from_secs(seconds);
+            queue.put(at(3), "late").unwrap();
+            queue.put(at(1), "left").unwrap();
+            queue.put(at(2), "first of two").unwrap();
+            assert!(queue.has_place());
+            queue.put(at(2), "second of two").unwrap();
+            assert!(!queue.has_place());
+            assert_eq!(queue.put(at(0), "one too many"), Err("one too many"));
+            queue.close();
+            let order: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+            assert_eq!(order, ["first of two", "second of two", "late"]);
+        },
+        1,
+    );
+}
