@@ -75,7 +75,7 @@ fn invocations(model: &ModelReference<'_>) -> Operation {
     };
     let list = || json!({"type": "array"});
     let request = json!({"anyOf": [
-        object(&[("dataframe_split", object(&[("columns", list()), ("data", list())]))]),
+        object(&[("dataframe_split", object(&[("data", list())]))]),
         object(&[("dataframe_records", list())]),
         object(&[("instances", list())]),
         object(&[("inputs", json!({}))]),
