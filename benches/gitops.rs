@@ -251,7 +251,7 @@ impl Report {
         let authority = host.authority().display().to_string();
         let arguments = [&world.sync_arguments()[2..], &["--repo", &address, "--token-file", &token]].concat();
         let variables = [("SSL_CERT_FILE", authority.as_str())];
-        let sidecar = Sidecar::start_with(&[&arguments[..], &["--interval", "2ms"]].concat(), &variables);
+        let sidecar = Sidecar::start_with(&[&arguments[..], &["--interval", "10ms"]].concat(), &variables);
         sidecar.until("it follows", |status| status["sync"] == "Synced");
         self.watch("https from a cache", &sidecar, polls);
     }

@@ -19,6 +19,7 @@ Every setting can stand in a TOML file (--config), in the environment (MAINSTAY_
 (--rows-max 100); a later one in this list wins, and a key that is not known is an error.
 
   mainstay serve                                        the shipped models, on port 5000
+  mainstay serve --models ./models                      the models of a plain folder
   mainstay serve --store /models --config serve.toml    what the store asks for, as it changes
   curl localhost:5000/predict -d '[[5.1, 3.5, 1.4, 0.2]]'
 

@@ -16,8 +16,9 @@ use mainstay_server::batch::Runner;
 use mainstay_server::catalog::{Catalog, CatalogModel, LoadedVersion};
 use mainstay_server::engine::{Engine, Runtime};
 use mainstay_server::monitor::Metrics;
+use mainstay_server::rows::Rows;
 use mainstay_server::wire::{self, Signature};
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 
 const CARD: &[u8] = include_bytes!("../../benches/load/forest/model.yaml");
 const FILE: &[u8] = include_bytes!("../../benches/load/forest/model.onnx");
@@ -77,11 +78,10 @@ fn encode(c: &mut Criterion) {
     let spec = spec();
     let engine = Engine::compile(FILE, &spec).unwrap();
     for count in [1, 100] {
-        let answer = engine.run(&rows(count).view(), later()).unwrap();
+        let answer = engine.run(&rows(count).into(), later()).unwrap();
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            let classes = &spec.output.label.classes;
-            b.iter(|| wire::encode_answer(&spec.name, &spec.version, None, classes, black_box(&answer)));
+            b.iter(|| wire::encode_answer(&spec, None, black_box(&answer)));
         });
     }
 }
@@ -97,13 +97,14 @@ fn engine(c: &mut Criterion) {
     for count in [1, 8, 64, 1024] {
         // Other rows each time: else the branches of the trees are known by heart.
         let all = rows(count * 64);
+        let all: Vec<Rows> = all.axis_chunks_iter(Axis(0), count).map(|rows| rows.to_owned().into()).collect();
         group.throughput(Throughput::Elements(count as u64));
         for (name, engine) in &engines {
-            let mut from = 0;
+            let mut at = 0;
             group.bench_function(BenchmarkId::new(*name, count), |b| {
                 b.iter(|| {
-                    from = (from + count) % all.nrows();
-                    engine.run(&all.slice(ndarray::s![from..from + count, ..]), later()).unwrap()
+                    at = (at + 1) % all.len();
+                    engine.run(&all[at], later()).unwrap()
                 });
             });
         }
@@ -121,7 +122,7 @@ fn queue(c: &mut Criterion) {
         group.bench_function(how, |b| {
             b.iter_batched(
                 || rows(count),
-                |rows| tokio.block_on(runner.run(&version, rows, later())).unwrap(),
+                |rows| tokio.block_on(runner.run(&version, rows.into(), later())).unwrap(),
                 BatchSize::SmallInput,
             );
         });

@@ -26,6 +26,7 @@ pub mod monitor;
 pub mod page;
 pub mod reference;
 pub mod reload;
+pub mod rows;
 pub mod settings;
 pub mod tensor;
 pub mod wire;
@@ -44,6 +45,9 @@ pub enum ServeError {
     /// A shipped model does not load.
     #[error(transparent)]
     Embedded(#[from] reload::EmbeddedError),
+    /// A plain folder has no model that can be served.
+    #[error(transparent)]
+    Folder(#[from] reload::FolderError),
     /// The operating system refused a thread or a socket.
     #[error("cannot start the server")]
     Io(#[from] std::io::Error),
@@ -90,14 +94,23 @@ async fn run(
     let loader = reload::Loader { engine: settings.engine, metrics: Arc::clone(&metrics), sessions: threads };
     let catalog = Arc::new(ArcSwap::default());
     let status = Arc::new(ArcSwap::default());
-    let reload = match &settings.store {
-        Some(store) => {
+    let reload = match (&settings.store, &settings.models) {
+        (Some(store), _) => {
             let trial = reload::Trial { program };
             let reader = Reader::new(store);
             let (catalog, status) = (Arc::clone(&catalog), Arc::clone(&status));
             Some(reload::Reloader::new(reader, trial, loader, catalog, status)?.watch()?)
         }
-        None => {
+        (None, Some(folder)) => {
+            let (folder, trial) = (folder.clone(), reload::Trial { program });
+            // Trials take a while, and this thread has no other work yet; but a runtime's threads must not be blocked.
+            let loaded = tokio::task::spawn_blocking(move || loader.folder(&folder, &trial)).await;
+            let (served, told) = loaded.expect("a load turns every failure into an error")?;
+            status.store(Arc::new(told));
+            catalog.store(Arc::new(served));
+            None
+        }
+        (None, None) => {
             let shipped = loader.embedded(&embedded::MODELS)?;
             status.store(Arc::new(reload::embedded_status(&shipped)));
             catalog.store(Arc::new(shipped));

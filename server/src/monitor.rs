@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_models::spec::Domain;
 use mainstay_models::{ModelName, ModelSpec, Version};
-use ndarray::ArrayView2;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use crate::rows::{Layout, Rows};
 
 /// Upper bounds of the latency histogram in seconds: from 50 µs, where small models answer, to the deadline of a request.
 const LATENCY_BUCKETS_S: [f64; 18] = [
@@ -239,11 +240,10 @@ impl Metrics {
 
 impl VersionMetrics {
     /// Counts the values of `rows` that lie outside their feature's training range.
-    pub fn received(&self, spec: &ModelSpec, rows: &ArrayView2<'_, f32>) {
-        for ((column, feature), counter) in rows.columns().into_iter().zip(&spec.input.features).zip(&self.out_of_range)
-        {
+    pub fn received(&self, spec: &ModelSpec, layout: &Layout, rows: &Rows) {
+        for (index, (feature, counter)) in spec.input.features.iter().zip(&self.out_of_range).enumerate() {
             if let Domain::Number { min, max } = feature.domain {
-                let outside = column.iter().filter(|value| !(min..=max).contains(value)).count();
+                let outside = rows.count_outside(layout, index, (min, max));
                 if outside > 0 {
                     counter.inc_by(outside as u64);
                 }

@@ -12,6 +12,10 @@ use serde::Deserialize;
 
 use crate::engine::EngineChoice;
 
+mod platform;
+
+pub use platform::PlatformError;
+
 /// What precedes a key in the environment's variables.
 const PREFIX: &str = "MAINSTAY_";
 
@@ -26,6 +30,9 @@ pub struct Settings {
     /// The store to follow; without one, the shipped models are served.
     #[serde(default)]
     pub store: Option<PathBuf>,
+    /// A plain folder with models to serve, instead of a store.
+    #[serde(default)]
+    pub models: Option<PathBuf>,
     /// The largest body of a request, in bytes.
     pub body_bytes_max: usize,
     /// The most rows of a request.
@@ -54,10 +61,11 @@ pub struct Settings {
 }
 
 /// Every key, its default, and what it is for. An empty default means none.
-pub const KEYS: [(&str, &str, &str); 14] = [
+pub const KEYS: [(&str, &str, &str); 15] = [
     ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
     ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
     ("store", "", "Folder of the store to follow; without one the shipped models are served"),
+    ("models", "", "Plain folder with models to serve: every model.yaml in it and up to three folders below"),
     ("body_bytes_max", "8388608", "Largest body of a request, in bytes"),
     ("rows_max", "10000", "Most rows of a request"),
     ("request_timeout_s", "30", "From a request's head to its answer, in seconds"),
@@ -75,10 +83,6 @@ pub const KEYS: [(&str, &str, &str); 14] = [
     ),
 ];
 
-/// Variables by which a platform tells a container what it expects, and the keys that they are defaults of.
-const PLATFORM_VARIABLES: [(&str, &str); 2] =
-    [("AIP_HEALTH_ROUTE", "health_route"), ("AIP_PREDICT_ROUTE", "predict_route")];
-
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -88,6 +92,9 @@ pub enum SettingsError {
     /// A variable of the environment names no key.
     #[error("the environment's variable {PREFIX}{0} names no setting; `mainstay serve --help` lists them")]
     Variable(String),
+    /// What a platform asks for cannot be had.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     /// A value is out of its bounds.
     #[error("cannot use the setting {key}: {problem}")]
     Bounds {
@@ -118,36 +125,43 @@ pub fn resolve(
     flags: &BTreeMap<&'static str, String>,
 ) -> Result<Resolved, SettingsError> {
     let mut variables = BTreeMap::new();
-    let mut platform = BTreeMap::new();
-    for (name, value) in environment {
-        if let Some((_, key)) = PLATFORM_VARIABLES.iter().find(|(variable, _)| *variable == name) {
-            platform.insert(*key, value);
-            continue;
-        }
+    let environment: BTreeMap<String, String> = environment.collect();
+    for (name, value) in &environment {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
         if other_variables.contains(&name.as_str()) {
             continue;
         }
         let known = KEYS.iter().find(|(known, ..)| key == known.to_ascii_uppercase());
         let (key, ..) = known.ok_or_else(|| SettingsError::Variable(key.to_owned()))?;
-        variables.insert(*key, value);
+        variables.insert(*key, value.clone());
     }
     let defaults =
         KEYS.iter().filter(|(_, default, _)| !default.is_empty()).map(|(key, value, _)| (*key, (*value).to_owned()));
     let mut builder: ConfigBuilder<DefaultState> = ConfigBuilder::default();
     builder = builder.add_source(Named::new(defaults.collect(), |_| "default".to_owned()));
-    builder = builder.add_source(Named::new(platform, |key| {
-        let variable = PLATFORM_VARIABLES.iter().find(|(_, known)| *known == key).map_or("", |(variable, _)| variable);
-        format!("environment {variable}")
-    }));
+    let platform = platform::told_by(&environment, Path::new(platform::SAGEMAKER_MODEL))?;
+    let (of_models, others): (Vec<_>, Vec<_>) = platform.settings.into_iter().partition(|told| told.key == "models");
+    let source = |told: platform::Told| Named::new(BTreeMap::from([(told.key, told.value)]), told.origin);
+    for told in others {
+        builder = builder.add_source(source(told));
+    }
     if let Some(file) = file {
         builder = builder.add_source(File::from(file).format(FileFormat::Toml));
     }
     builder = builder
         .add_source(Named::new(variables, |key| format!("environment {PREFIX}{}", key.to_ascii_uppercase())))
         .add_source(Named::new(flags.clone(), |key| format!("flag --{}", key.replace('_', "-"))));
-    let config = builder.build()?;
-    let values = config.collect()?;
+    let mut config = builder.clone().build()?;
+    let mut values = config.collect()?;
+    // Who names a store or a folder means that one alone, whatever a platform says.
+    if !values.contains_key("store") && !values.contains_key("models") {
+        platform.unreadable.map_or(Ok(()), Err)?;
+        for told in of_models {
+            builder = builder.add_source(source(told));
+        }
+        config = builder.build()?;
+        values = config.collect()?;
+    }
     let origin = |(key, ..): &(&'static str, &str, &str)| match values.get(*key) {
         Some(value) => (*key, value.to_string(), value.origin().unwrap_or("default").to_owned()),
         None => (*key, String::new(), "default".to_owned()),
@@ -162,6 +176,12 @@ impl Settings {
     fn check(&self) -> Result<(), SettingsError> {
         if self.store.as_ref().is_some_and(|store| store.as_os_str().is_empty()) {
             return Err(SettingsError::Bounds { key: "store", problem: "must name a folder" });
+        }
+        if self.models.as_ref().is_some_and(|models| models.as_os_str().is_empty()) {
+            return Err(SettingsError::Bounds { key: "models", problem: "must name a folder" });
+        }
+        if self.models.is_some() && self.store.is_some() {
+            return Err(SettingsError::Bounds { key: "models", problem: "stands beside `store`; keep one" });
         }
         for (key, route) in [("health_route", &self.health_route), ("predict_route", &self.predict_route)] {
             if route.as_ref().is_some_and(|route| !route.starts_with('/')) {
@@ -260,6 +280,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_platform_tells_is_beaten_by_whatever_is_said_otherwise() {
+        let vertex = [("AIP_HTTP_PORT", "8080"), ("AIP_STORAGE_URI", "gs://bucket/model")];
+        assert!(resolved(None, &vertex, &[]).unwrap_err().contains("gs://bucket/model"));
+        let named = resolved(Some("store = \"/store\"\n"), &vertex, &[]).unwrap();
+        assert_eq!(named.settings.listen, "0.0.0.0:8080".parse().unwrap());
+        assert_eq!((named.settings.store, named.settings.models), (Some("/store".into()), None));
+        let azure = [("AZUREML_MODEL_DIR", "/azure")];
+        let Resolved { settings, origins } = resolved(None, &azure, &[("listen", "0.0.0.0:1")]).unwrap();
+        assert_eq!((settings.models, settings.listen), (Some("/azure".into()), "0.0.0.0:1".parse().unwrap()));
+        assert!(origins.contains(&("models", "/azure".to_owned(), "environment AZUREML_MODEL_DIR".to_owned())));
+        let flag = resolved(None, &azure, &[("models", "/mine")]).unwrap();
+        assert_eq!(flag.settings.models, Some("/mine".into()));
+        let both = resolved(None, &[], &[("models", "/mine"), ("store", "/store")]).unwrap_err();
+        assert!(both.contains("models: stands beside `store`"), "{both}");
+    }
+
+    #[test]
     fn a_misspelt_key_is_an_error_that_names_it() {
         let error = resolved(Some("rows_mx = 1\n"), &[], &[]).unwrap_err();
         assert!(error.contains("rows_mx"), "{error}");
@@ -278,6 +315,7 @@ mod tests {
             ("drain_timeout_s", "inf"),
             ("listen", "5000"),
             ("store", ""),
+            ("models", ""),
             ("predict_route", "predict"),
         ] {
             let error = resolved(None, &[], &[(key, value)]).unwrap_err();

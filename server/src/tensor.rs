@@ -2,6 +2,8 @@
 //!
 //! Guarantees: a [`Tensor`] has as many elements as its shape says. Does not know protocols, models or engines.
 
+use mainstay_models::spec::Dtype;
+
 /// What the elements of a tensor are, by the names of the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Datatype {
@@ -103,6 +105,24 @@ impl Datatype {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(datatype, _)| *datatype)
     }
 
+    /// The protocol's name for what a card says.
+    pub fn of(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Bool => Self::Bool,
+            Dtype::Int8 => Self::Int8,
+            Dtype::Int16 => Self::Int16,
+            Dtype::Int32 => Self::Int32,
+            Dtype::Int64 => Self::Int64,
+            Dtype::Uint8 => Self::Uint8,
+            Dtype::Uint16 => Self::Uint16,
+            Dtype::Uint32 => Self::Uint32,
+            Dtype::Uint64 => Self::Uint64,
+            Dtype::Fp32 => Self::Fp32,
+            Dtype::Fp64 => Self::Fp64,
+            Dtype::String => Self::Bytes,
+        }
+    }
+
     /// How many bytes an element takes; none where they differ.
     pub fn size_bytes(self) -> Option<usize> {
         match self {
@@ -116,6 +136,51 @@ impl Datatype {
 }
 
 impl Elements {
+    /// So many zeros; of texts, empty ones.
+    pub fn zeros(datatype: Datatype, count: usize) -> Self {
+        match datatype {
+            Datatype::Bool => Self::Bool(vec![false; count]),
+            Datatype::Uint8 => Self::Uint8(vec![0; count]),
+            Datatype::Uint16 => Self::Uint16(vec![0; count]),
+            Datatype::Uint32 => Self::Uint32(vec![0; count]),
+            Datatype::Uint64 => Self::Uint64(vec![0; count]),
+            Datatype::Int8 => Self::Int8(vec![0; count]),
+            Datatype::Int16 => Self::Int16(vec![0; count]),
+            Datatype::Int32 => Self::Int32(vec![0; count]),
+            Datatype::Int64 => Self::Int64(vec![0; count]),
+            Datatype::Fp16 => Self::Fp16(vec![0; count]),
+            Datatype::Fp32 => Self::Fp32(vec![0.0; count]),
+            Datatype::Fp64 => Self::Fp64(vec![0.0; count]),
+            Datatype::Bf16 => Self::Bf16(vec![0; count]),
+            Datatype::Bytes => Self::Bytes(vec![Vec::new(); count]),
+        }
+    }
+
+    /// Copies of the elements `from..to`.
+    #[must_use]
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        let mut slice = Self::zeros(self.datatype(), 0);
+        slice.extend_from_range(self, from, to);
+        slice
+    }
+
+    /// Appends copies of all of `other`, which are of the same datatype; of another one, nothing is appended.
+    pub fn extend_from(&mut self, other: &Self) {
+        self.extend_from_range(other, 0, other.len());
+    }
+
+    fn extend_from_range(&mut self, other: &Self, from: usize, to: usize) {
+        macro_rules! extend {
+            ($($kind:ident),*) => {
+                match (self, other) {
+                    $((Self::$kind(values), Self::$kind(more)) => values.extend_from_slice(&more[from..to]),)*
+                    _ => debug_assert!(false, "elements of different datatypes"),
+                }
+            };
+        }
+        extend!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Fp32, Fp64, Bf16, Bytes);
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {

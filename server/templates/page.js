@@ -62,14 +62,18 @@ class Trial {
 
   /** The record as JSON; an empty field is left out. */
   body() {
-    // Without a prototype, so that `__proto__` is a name like any other.
-    const record = Object.create(null);
+    const record = [];
     for (const field of this.fields) {
       const isNumber = field.type === "number";
-      if (isNumber && field.value === "") continue;
-      record[field.dataset.feature] = isNumber ? field.valueAsNumber : field.value;
+      const isOptional = isNumber || field.dataset.kind === "text";
+      if (isOptional && field.value === "" && (isNumber || !field.required)) continue;
+      let value = JSON.stringify(isNumber ? field.valueAsNumber : field.value);
+      // As it stands: a number here would round what is above 2^53.
+      if (field.dataset.kind === "integer" && /^-?\d+$/.test(field.value)) value = BigInt(field.value).toString();
+      if (field.dataset.kind === "truth") value = field.value;
+      record.push(`${JSON.stringify(field.dataset.feature)}:${value}`);
     }
-    return JSON.stringify([record]);
+    return `[{${record.join(",")}}]`;
   }
 
   refresh() {
@@ -154,6 +158,7 @@ class Trial {
       answer = null;
     }
     if (response.ok && Array.isArray(answer?.label)) this.accept(answer, facts);
+    else if (response.ok && Array.isArray(answer?.prediction)) this.acceptValues(answer, text, facts);
     else if (!response.ok && typeof answer?.error === "string") this.refuse(response.status, answer, facts);
     else this.fail(`Status ${response.status}, but not from this server: something on the way to it answered.`, facts);
   }
@@ -188,6 +193,20 @@ class Trial {
     this.verdict.replaceChildren(el("strong", "", label), ` with probability ${shown(probability[predicted])}`);
     const origin = { model: `${answer.model} ${answer.version}`, commit: answer.commit?.slice(0, 10) };
     this.result.replaceChildren(...parts, details({ ...origin, ...facts }));
+  }
+
+  /** The answer of a model that is no classifier: the text of each output, since a number here would round integers. */
+  acceptValues(answer, text, facts) {
+    const outputs = answer.outputs ?? { prediction: answer.prediction };
+    const shown = Object.entries(outputs).map(([name, [value]]) => {
+      const exact = typeof value === "number" && !Number.isSafeInteger(value) && Number.isInteger(value);
+      return [name, exact ? "see the whole answer" : JSON.stringify(value)];
+    });
+    this.verdict.className = "verdict";
+    this.verdict.replaceChildren(el("strong", "", shown[0][1]));
+    const origin = { model: `${answer.model} ${answer.version}`, commit: answer.commit?.slice(0, 10) };
+    const whole = el("pre", "", el("code", "", text));
+    this.result.replaceChildren(details(Object.fromEntries(shown)), whole, details({ ...origin, ...facts }));
   }
 
   refuse(status, answer, facts) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mainstay_models::spec::{Domain, Feature, Metric};
+use mainstay_models::spec::{Domain, Dtype, Feature, Metric, Output, OutputKind, OutputTensor};
 use mainstay_models::{ModelName, ModelSpec, Version};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,20 @@ struct LiveVersion {
     version: Version,
     features: Vec<LiveFeature>,
     classes: Vec<String>,
+    /// Of a model that is no classifier.
+    #[serde(default)]
+    outputs: Vec<LiveOutput>,
     metrics: Vec<Metric>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+struct LiveOutput {
+    name: String,
+    unit: Option<String>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    classes: Option<Vec<String>>,
+    keys: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,6 +47,8 @@ struct LiveFeature {
     name: String,
     unit: Option<String>,
     categories: Option<Vec<String>>,
+    /// None where the server is older than what it says.
+    dtype: Option<Dtype>,
     required: bool,
 }
 
@@ -132,16 +147,33 @@ impl LiveVersion {
             unit: feature.unit.clone(),
             categories: match &feature.domain {
                 Domain::Category(categories) => Some(categories.clone()),
-                Domain::Number { .. } => None,
+                Domain::Number { .. } | Domain::Text | Domain::Truth => None,
             },
+            dtype: Some(feature.dtype),
             required: feature.default.is_none(),
         };
         Self {
             version: card.version.clone(),
             features: card.input.features.iter().map(feature).collect(),
-            classes: card.output.label.classes.clone(),
+            classes: card.output.classes().to_vec(),
+            outputs: outputs(card),
             metrics: card.metrics.clone(),
         }
+    }
+}
+
+fn outputs(card: &ModelSpec) -> Vec<LiveOutput> {
+    let output = |output: &OutputTensor| LiveOutput {
+        name: output.name.clone(),
+        unit: output.unit.clone(),
+        dtype: output.dtype,
+        shape: output.shape.clone(),
+        classes: if let OutputKind::Label(classes) = &output.kind { Some(classes.clone()) } else { None },
+        keys: if let OutputKind::Map(keys) = &output.kind { Some(keys.clone()) } else { None },
+    };
+    match &card.output {
+        Output::Classifier(_) => Vec::new(),
+        Output::Tensors(outputs) => outputs.iter().map(output).collect(),
     }
 }
 
@@ -159,28 +191,62 @@ fn breaking(live: &LiveVersion, spec: &ModelSpec) -> Vec<String> {
             breaks.push(format!("feature `{}` is new and required", new.name));
         }
     }
-    let classes = &spec.output.label.classes;
-    if live.classes != *classes {
+    let classes = spec.output.classes();
+    if live.classes != classes {
         let (old, new) = (live.classes.join(", "), classes.join(", "));
-        breaks.push(format!("the classes were {old} and would be {new}"));
+        let words = |classes: String| if classes.is_empty() { "none".to_owned() } else { classes };
+        breaks.push(format!("the classes were {} and would be {}", words(old), words(new)));
+    }
+    let outputs = outputs(spec);
+    for old in &live.outputs {
+        match outputs.iter().find(|new| new.name == old.name) {
+            None => breaks.push(format!("the output `{}` is gone", old.name)),
+            Some(new) if new != old => {
+                breaks.push(format!("the output `{}` would have another form or unit", old.name))
+            }
+            Some(_) => {}
+        }
+    }
+    // What answers with the first output as `prediction` must go on doing so.
+    if let (Some(old), Some(new)) = (live.outputs.first(), outputs.first())
+        && old.name != new.name
+    {
+        breaks.push(format!("`prediction` was `{}` and would be `{}`", old.name, new.name));
     }
     breaks
 }
 
 fn feature(old: &LiveFeature, new: &Feature, breaks: &mut Vec<String>) {
     let name = &new.name;
-    match (&old.categories, &new.domain) {
-        (None, Domain::Category(_)) => breaks.push(format!("feature `{name}` was a number and would be a category")),
-        (Some(_), Domain::Number { .. }) => {
-            breaks.push(format!("feature `{name}` was a category and would be a number"))
+    // A server that does not say what a feature is knows numbers and categories only.
+    let was = match (&old.categories, old.dtype.unwrap_or(Dtype::Fp32)) {
+        (Some(_), _) => "a category",
+        (None, Dtype::String) => "a text",
+        (None, Dtype::Bool) => "true or false",
+        (None, _) => "a number",
+    };
+    let is = match &new.domain {
+        Domain::Category(_) => "a category",
+        Domain::Text => "a text",
+        Domain::Truth => "true or false",
+        Domain::Number { .. } => "a number",
+    };
+    // Every category is a text.
+    if was != is && (was, is) != ("a category", "a text") {
+        breaks.push(format!("feature `{name}` was {was} and would be {is}"));
+    }
+    if was == "a number"
+        && is == "a number"
+        && old.dtype.is_none_or(|old| old.integers().is_none())
+        && new.dtype.integers().is_some()
+    {
+        breaks.push(format!("feature `{name}` would take integers only"));
+    }
+    if let (Some(old), Domain::Category(new)) = (&old.categories, &new.domain) {
+        let gone: Vec<_> = old.iter().filter(|category| !new.contains(category)).map(String::as_str).collect();
+        if !gone.is_empty() {
+            breaks.push(format!("feature `{name}` would no longer take {}", gone.join(", ")));
         }
-        (Some(old), Domain::Category(new)) => {
-            let gone: Vec<_> = old.iter().filter(|category| !new.contains(category)).map(String::as_str).collect();
-            if !gone.is_empty() {
-                breaks.push(format!("feature `{name}` would no longer take {}", gone.join(", ")));
-            }
-        }
-        (None, Domain::Number { .. }) => {}
     }
     if old.unit != new.unit {
         let unit = |unit: &Option<String>| unit.as_ref().map_or("none".to_owned(), |unit| format!("`{unit}`"));
@@ -237,6 +303,10 @@ mod tests {
         assert_eq!(
             breaks(&|text| text.replace("[L, M, H]", "[L, M, X]").replace("example: H", "example: M")),
             "feature `type` would no longer take H"
+        );
+        assert_eq!(
+            breaks(&|text| text.replace("unit: rpm\n", "unit: rpm\n      tensor: speed\n      dtype: int64\n")),
+            "feature `rotational speed [rpm]` would take integers only"
         );
     }
 

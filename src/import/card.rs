@@ -269,6 +269,7 @@ fn most_frequent(sorted: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use mainstay_models::ModelSpec;
+    use mainstay_models::spec::Value;
 
     use super::*;
 
@@ -308,10 +309,10 @@ mod tests {
         assert_eq!(golden.len(), 4);
         let card = version.card(&rows, &golden, &Classes::of(&facts, &half(3)));
         let spec = ModelSpec::parse("model.yaml", card.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{card}"));
-        assert_eq!((spec.input.tensor.as_str(), spec.input.features[0].name.as_str()), (strange, strange));
-        assert_eq!(spec.input.features[1].default, Some(1.0));
-        assert_eq!(spec.golden.rows[0].features, [2.5, 1.0]);
-        assert_eq!(spec.golden.rows[2].features, [1e30, 1.0]);
+        assert_eq!((spec.input.matrix().unwrap(), spec.input.features[0].name.as_str()), (strange, strange));
+        assert_eq!(spec.input.features[1].default, Some(Value::Text("no".to_owned())));
+        assert_eq!(spec.golden.rows[0].features, [Value::Number(2.5), Value::Text("no".to_owned())]);
+        assert_eq!(spec.golden.rows[2].features, [Value::Number(1e30), Value::Text("no".to_owned())]);
         assert_eq!(spec.profile.classes[1].count, 3);
         let run = spec.training.run.unwrap();
         assert_eq!((run.id.as_str(), run.parameters[strange].as_str()), (strange, "yes\nno"));

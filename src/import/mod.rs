@@ -199,7 +199,10 @@ fn import(target: &Target, recorded: &Recorded) -> Result<PathBuf, ImportError> 
         version.card(&rows, &[card::Golden::unanswered(&rows, facts.classes.len())], &card::Classes::unknown(&facts));
     let spec = ModelSpec::parse("the card that was made", draft.as_bytes())?;
     let engine = Engine::load(&runtime, &recorded.model, &spec, NonZeroUsize::MIN)?;
-    let ask = |rows: &Array2<f32>| engine.run(&rows.view(), std::time::Instant::now() + RUN);
+    let ask = |rows: &Array2<f32>| {
+        let prediction = engine.run(&rows.clone().into(), std::time::Instant::now() + RUN)?;
+        Ok(prediction.into_classes().expect("the card that was made is a classifier's"))
+    };
     let answer = ask(&rows.values)?;
     let golden = card::golden(&rows, &answer, &version.examples(), &facts, ask)?;
     let text = version.card(&rows, &golden, &card::Classes::of(&facts, &answer));

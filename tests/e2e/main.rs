@@ -8,6 +8,7 @@
 
 mod check;
 mod demo;
+mod folder;
 mod grpc;
 mod harness;
 mod lifecycle;

@@ -2,9 +2,9 @@
 
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use ndarray::Array2;
 
 use super::ApiError;
+use crate::rows::Rows;
 use crate::wire::{self, DecodeError, Signature};
 
 /// The form of a body of `/predict`.
@@ -41,12 +41,7 @@ impl BodyForm {
     }
 
     /// The rows that `body` asks about, at most `rows_max` of them.
-    pub(super) fn decode(
-        self,
-        signature: &Signature,
-        body: &[u8],
-        rows_max: usize,
-    ) -> Result<Array2<f32>, DecodeError> {
+    pub(super) fn decode(self, signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
         match self {
             Self::Csv { has_header } => wire::decode_csv(signature, body, has_header, rows_max),
             Self::FormOrRecords if !matches!(body.trim_ascii_start().first(), Some(b'[' | b'{')) => {

@@ -1,6 +1,6 @@
 //! `GET /info`: what is served, from which bytes, trained how, and which commits changed it.
 
-use mainstay_models::spec::{Domain, Feature, Metric, Training};
+use mainstay_models::spec::{Domain, Dtype, Feature, Metric, Output, OutputKind, OutputTensor, Training};
 use mainstay_models::{Blob, Change, CommitId, ModelName, Version};
 use serde::Serialize;
 
@@ -38,7 +38,10 @@ struct VersionInfo<'a> {
     artifact: Blob,
     spec: Blob,
     features: Vec<FeatureInfo<'a>>,
+    /// Of a classifier; else empty.
     classes: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<OutputInfo<'a>>,
     engine: EngineName,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_compiled: Option<&'a str>,
@@ -55,10 +58,28 @@ struct FeatureInfo<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    range: Option<[f32; 2]>,
+    range: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     categories: Option<&'a [String]>,
+    dtype: Dtype,
     required: bool,
+}
+
+/// One output of a model that is no classifier.
+#[derive(Serialize)]
+struct OutputInfo<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
+    dtype: Dtype,
+    /// The sizes of what one row gets; empty for one value.
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<&'a [String]>,
 }
 
 /// The info of `catalog` as JSON.
@@ -93,10 +114,14 @@ impl<'a> VersionInfo<'a> {
             artifact: version.blobs.artifact,
             spec: version.blobs.spec,
             features: spec.input.features.iter().map(FeatureInfo::of).collect(),
-            classes: &spec.output.label.classes,
+            classes: spec.output.classes(),
+            outputs: match &spec.output {
+                Output::Classifier(_) => Vec::new(),
+                Output::Tensors(outputs) => outputs.iter().map(OutputInfo::of).collect(),
+            },
             engine: version.engine.name(),
             not_compiled: version.not_compiled.as_deref(),
-            threshold: spec.output.threshold,
+            threshold: spec.output.classifier().and_then(|classifier| classifier.threshold),
             training: &spec.training,
             metrics: &spec.metrics,
         }
@@ -108,6 +133,7 @@ impl<'a> FeatureInfo<'a> {
         let (range, categories) = match &feature.domain {
             Domain::Number { min, max } => (Some([*min, *max]), None),
             Domain::Category(categories) => (None, Some(categories.as_slice())),
+            Domain::Text | Domain::Truth => (None, None),
         };
         Self {
             name: &feature.name,
@@ -115,7 +141,27 @@ impl<'a> FeatureInfo<'a> {
             unit: feature.unit.as_deref(),
             range,
             categories,
+            dtype: feature.dtype,
             required: feature.default.is_none(),
+        }
+    }
+}
+
+impl<'a> OutputInfo<'a> {
+    fn of(output: &'a OutputTensor) -> Self {
+        let (classes, keys) = match &output.kind {
+            OutputKind::Value => (None, None),
+            OutputKind::Label(classes) => (Some(classes.as_slice()), None),
+            OutputKind::Map(keys) => (None, Some(keys.as_slice())),
+        };
+        Self {
+            name: &output.name,
+            description: output.description.as_deref(),
+            unit: output.unit.as_deref(),
+            dtype: output.dtype,
+            shape: &output.shape,
+            classes,
+            keys,
         }
     }
 }

@@ -14,13 +14,13 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use mainstay_models::{ModelName, ModelSpec};
-use ndarray::Array2;
 
 use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
-use crate::engine::Answer;
+use crate::engine::Prediction;
 use crate::monitor::{Metrics, Phases};
 use crate::reference::{self, Reference};
+use crate::rows::Rows;
 use crate::wire::DecodeError;
 use crate::{page, wire};
 
@@ -236,13 +236,13 @@ impl Api {
     async fn run_rows(
         &self,
         picked: &Picked,
-        rows: Array2<f32>,
+        rows: Rows,
         deadline: Instant,
         request_id: &str,
         phases: &mut Phases,
-    ) -> Result<Answer, ApiError> {
+    ) -> Result<Prediction, ApiError> {
         let version = &picked.version;
-        version.metrics.received(&version.spec, &rows.view());
+        version.metrics.received(&version.spec, version.signature.layout(), &rows);
         let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
             if let RunnerError::Failed(cause) = error {
                 let (model, version) = (&version.spec.name, &version.spec.version);
@@ -280,11 +280,10 @@ impl Api {
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
-        let mut phases = Phases::decoded(begun, rows.nrows());
-        let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        let mut phases = Phases::decoded(begun, rows.len());
+        let prediction = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
         let spec = &version.spec;
-        let classes = &spec.output.label.classes;
-        let body = wire::encode_answer(&spec.name, &spec.version, picked.commit.as_ref(), classes, &answer);
+        let body = wire::encode_answer(spec, picked.commit.as_ref(), &prediction);
         let mut response = json(body);
         name_version(&mut response, spec);
         version.metrics.answered(&phases);
@@ -292,12 +291,7 @@ impl Api {
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
-    async fn decode(
-        &self,
-        version: &Arc<LoadedVersion>,
-        form: BodyForm,
-        body: Bytes,
-    ) -> Result<Array2<f32>, DecodeError> {
+    async fn decode(&self, version: &Arc<LoadedVersion>, form: BodyForm, body: Bytes) -> Result<Rows, DecodeError> {
         let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
         let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
         on_its_thread(version, size_bytes, decode).await

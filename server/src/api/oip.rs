@@ -196,12 +196,12 @@ impl Api {
     ) -> Result<(Vec<oip::Output>, Phases), ApiError> {
         let Request { inputs, outputs: wanted, is_binary, timeout_us, .. } = request;
         let version = &picked.version;
-        let rows = oip::rows(&version.signature, inputs)?;
+        let rows = oip::rows(&version.signature, version.engine.interface(), inputs)?;
         let asked = timeout_us.and_then(|us| begun.checked_add(Duration::from_micros(us)));
         let deadline = asked.map_or(latest, |asked| asked.min(latest));
-        let mut phases = Phases::decoded(begun, rows.nrows());
+        let mut phases = Phases::decoded(begun, rows.len());
         let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
-        Ok((oip::outputs(&version.spec, answer, &wanted, is_binary), phases))
+        Ok((oip::outputs(&version.spec, version.engine.interface(), answer, &wanted, is_binary), phases))
     }
 
     async fn decode_v2(

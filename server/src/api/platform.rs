@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use ndarray::Array2;
 use serde_json::json;
 
 use super::compression::{self, Coding};
@@ -17,6 +16,7 @@ use super::route::Platform;
 use super::{Api, ApiError, Body, InFlight, json, on_its_thread};
 use crate::catalog::{LoadedVersion, Picked};
 use crate::monitor::Phases;
+use crate::rows::Rows;
 use crate::wire::{self, DecodeError, Signature};
 
 /// How a body's rows are written.
@@ -105,26 +105,21 @@ impl Api {
         let body = self.read(body, deadline).await?;
         let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
         let rows = self.decode_form(version, form, body).await?;
-        let mut phases = Phases::decoded(begun, rows.nrows());
+        let mut phases = Phases::decoded(begun, rows.len());
         let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
         let mut response = if wants_csv(head) {
-            let mut response = Response::new(Body::from(wire::encode_predictions_csv(&answer)));
+            let mut response = Response::new(Body::from(wire::encode_predictions_csv(&version.spec, &answer)));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv"));
             response
         } else {
-            json(wire::encode_predictions(&answer))
+            json(wire::encode_predictions(&version.spec, &answer))
         };
         super::name_version(&mut response, &version.spec);
         version.metrics.answered(&phases);
         Ok(compression::deflate(head, response).await)
     }
 
-    async fn decode_form(
-        &self,
-        version: &Arc<LoadedVersion>,
-        form: Form,
-        body: Bytes,
-    ) -> Result<Array2<f32>, DecodeError> {
+    async fn decode_form(&self, version: &Arc<LoadedVersion>, form: Form, body: Bytes) -> Result<Rows, DecodeError> {
         let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
         let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
         on_its_thread(version, size_bytes, decode).await
@@ -148,7 +143,7 @@ impl Form {
         }
     }
 
-    fn decode(self, signature: &Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+    fn decode(self, signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
         match self {
             Self::Instances => wire::decode_records(signature, body, rows_max),
             Self::Frame => wire::decode_mlflow(signature, body, rows_max),

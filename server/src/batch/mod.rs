@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use ndarray::Array2;
 use tokio::sync::oneshot;
 
 use self::queue::Queue;
 use crate::catalog::LoadedVersion;
-use crate::engine::{Answer, RunError};
+use crate::engine::{Prediction, RunError};
+use crate::rows::Rows;
 
 mod queue;
 
@@ -45,10 +45,10 @@ pub enum RunnerError {
 
 struct Job {
     version: Arc<LoadedVersion>,
-    rows: Array2<f32>,
+    rows: Rows,
     queued: Instant,
     deadline: Instant,
-    reply: oneshot::Sender<Result<Answer, RunnerError>>,
+    reply: oneshot::Sender<Result<Prediction, RunnerError>>,
 }
 
 impl Runner {
@@ -72,11 +72,11 @@ impl Runner {
     pub async fn run(
         &self,
         version: &Arc<LoadedVersion>,
-        rows: Array2<f32>,
+        rows: Rows,
         deadline: Instant,
-    ) -> Result<Answer, RunnerError> {
-        if rows.nrows() <= version.engine.inline_rows_max()
-            && let Some(result) = version.engine.try_run(&rows.view())
+    ) -> Result<Prediction, RunnerError> {
+        if rows.len() <= version.engine.inline_rows_max()
+            && let Some(result) = version.engine.try_run(&rows)
         {
             return result.map_err(RunnerError::Failed);
         }
@@ -107,7 +107,7 @@ fn work(queue: &Queue<Job>) {
         let answer = if taken >= deadline {
             Err(RunnerError::Late)
         } else {
-            version.engine.run(&rows.view(), deadline).map_err(|e| match e {
+            version.engine.run(&rows, deadline).map_err(|e| match e {
                 RunError::Busy => RunnerError::Late,
                 failed => RunnerError::Failed(failed),
             })
@@ -126,6 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use mainstay_models::{Blob, ModelSpec, ReleasedVersion, embedded};
+    use ndarray::Array2;
 
     use super::*;
     use crate::engine::{Engine, Runtime};
@@ -146,8 +147,9 @@ mod tests {
         Arc::new(LoadedVersion { spec, blobs, signature, engine, not_compiled: None, metrics })
     }
 
-    fn flowers(rows: usize) -> Array2<f32> {
-        Array2::from_shape_fn((rows, 4), |(row, column)| [5.1, 3.5, 1.4, 0.2][column] + (row % 7) as f32 * 0.7)
+    fn flowers(rows: usize) -> Rows {
+        let value = |(row, column)| [5.1, 3.5, 1.4, 0.2][column] + (row % 7) as f32 * 0.7;
+        Rows::Matrix(Array2::from_shape_fn((rows, 4), value))
     }
 
     fn later() -> Instant {
@@ -157,8 +159,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_have_the_same_answers_inline_and_in_the_queue() {
         let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
-        let many = runner.run(&version, flowers(MANY_ROWS), later()).await.unwrap();
-        let few = runner.run(&version, flowers(7), later()).await.unwrap();
+        let many = runner.run(&version, flowers(MANY_ROWS), later()).await.unwrap().into_classes().unwrap();
+        let few = runner.run(&version, flowers(7), later()).await.unwrap().into_classes().unwrap();
         assert_eq!(many.labels[..7], few.labels);
         assert_eq!(many.probabilities.slice(ndarray::s![..7, ..]), few.probabilities);
         runner.stop();
@@ -173,7 +175,7 @@ mod tests {
         };
         let slow = run(SLOW_ROWS, later());
         // The one worker has taken it once the one session is in use.
-        while version.engine.try_run(&flowers(1).view()).is_some() {
+        while version.engine.try_run(&flowers(1)).is_some() {
             tokio::task::yield_now().await;
         }
         let queued = run(MANY_ROWS, later());
@@ -181,8 +183,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(matches!(runner.run(&version, flowers(100), later()).await, Err(RunnerError::Full)));
-        assert_eq!(slow.await.unwrap().unwrap().labels.len(), SLOW_ROWS);
-        assert_eq!(queued.await.unwrap().unwrap().labels.len(), MANY_ROWS);
+        assert_eq!(slow.await.unwrap().unwrap().len(), SLOW_ROWS);
+        assert_eq!(queued.await.unwrap().unwrap().len(), MANY_ROWS);
         assert!(matches!(runner.run(&version, flowers(100), Instant::now()).await, Err(RunnerError::Late)));
         Arc::into_inner(runner).unwrap().stop();
     }
@@ -195,7 +197,7 @@ mod tests {
             tokio::spawn(async move { runner.run(&version, flowers(rows), later()).await })
         };
         let slow = spawn(SLOW_ROWS);
-        while version.engine.try_run(&flowers(1).view()).is_some() {
+        while version.engine.try_run(&flowers(1)).is_some() {
             tokio::task::yield_now().await;
         }
         let left = spawn(SLOW_ROWS);
@@ -208,7 +210,7 @@ mod tests {
         while runner.queue.len() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(runner.run(&version, flowers(100), later()).await.unwrap().labels.len(), 100);
+        assert_eq!(runner.run(&version, flowers(100), later()).await.unwrap().len(), 100);
         Arc::into_inner(runner).unwrap().stop();
     }
 }

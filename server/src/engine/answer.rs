@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-fn check_shape(tensor: &str, expected: &[usize], got: &[i64]) -> Result<(), RunError> {
+pub(super) fn check_shape(tensor: &str, expected: &[usize], got: &[i64]) -> Result<(), RunError> {
     if got.iter().map(|&size| usize::try_from(size).ok()).eq(expected.iter().map(|&size| Some(size))) {
         return Ok(());
     }

@@ -14,7 +14,9 @@ mod answer;
 mod build_script;
 mod compiled;
 mod golden;
+mod interface;
 mod onnx;
+mod outputs;
 mod parity;
 mod pool;
 mod runtime;
@@ -25,25 +27,30 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use mainstay_models::ModelSpec;
-use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 pub use self::answer::Answer;
 use self::compiled::Compiled;
 pub use self::compiled::Unsupported;
 pub use self::golden::GoldenMismatch;
+pub use self::interface::{InputError, Interface, TensorInfo};
 pub use self::onnx::InspectError;
+pub use self::outputs::Prediction;
 pub use self::parity::{Parity, ParityError};
 pub use self::runtime::{LIBRARY_VARIABLE, Runtime, RuntimeError, TELEMETRY_VARIABLE, disable_telemetry};
 use self::sessions::Sessions;
 pub use self::signature::{Declared, SignatureMismatch, Tensor};
+use crate::rows::Rows;
 
 /// The most rows of one run: it bounds the memory of a run, however large the request. Larger inputs are run in pieces.
 pub const ROWS_PER_RUN_MAX: usize = 4096;
 
 /// A model in memory that any number of threads may run.
 #[derive(Debug)]
-pub struct Engine(Kind);
+pub struct Engine {
+    kind: Kind,
+    interface: Interface,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -80,13 +87,13 @@ pub enum RunError {
     /// Every session was busy until the deadline.
     #[error("cannot run the model in time: every session is busy")]
     Busy,
-    /// The rows are not of this model's width.
-    #[error("cannot run the model on rows of {got} features: it takes {expected}")]
-    Features {
-        /// How many features the model takes.
-        expected: usize,
-        /// How many the rows have.
-        got: usize,
+    /// The rows are not of this model's form.
+    #[error("cannot run the model on {got}: it takes {expected}")]
+    Rows {
+        /// What the model takes.
+        expected: String,
+        /// What came.
+        got: String,
     },
     /// ONNX Runtime failed.
     #[error("cannot run the model")]
@@ -111,6 +118,26 @@ pub enum RunError {
         /// How many classes the spec names.
         classes: usize,
     },
+    /// The model gave a text, or a map with a key, that is none of its classes or keys.
+    #[error("cannot use what the model's `{tensor}` says of row {row}: `{got}` is not known to its model.yaml")]
+    Unknown {
+        /// The output's name in the model file.
+        tensor: String,
+        /// The row, counted from 0.
+        row: usize,
+        /// The text, cut to a printable length.
+        got: String,
+    },
+    /// A map lacks a key.
+    #[error("cannot use what the model's `{tensor}` says of row {row}: there is nothing for `{key}`")]
+    Lacking {
+        /// The output's name in the model file.
+        tensor: String,
+        /// The row, counted from 0.
+        row: usize,
+        /// The key.
+        key: String,
+    },
     /// The model gave a probability that is no number.
     #[error("cannot use the model's probability of class {class} for row {row}: it is NaN")]
     Probability {
@@ -133,18 +160,26 @@ impl Engine {
     ///
     /// Takes a second for a large forest and a millisecond for a small one, for each session; call it on a thread that may block.
     pub fn load(runtime: &Runtime, model: &[u8], spec: &ModelSpec, sessions: NonZeroUsize) -> Result<Self, LoadError> {
-        Sessions::load(runtime, model, spec, sessions).map(|sessions| Self(Kind::Sessions(sessions)))
+        let sessions = Sessions::load(runtime, model, spec, sessions)?;
+        let interface = Interface::new(spec, sessions.names_classes());
+        Ok(Self { kind: Kind::Sessions(sessions), interface })
     }
 
     /// Compiles a model. Its answers are believed to be right only once [`Engine::parity`] has shown it.
     pub fn compile(model: &[u8], spec: &ModelSpec) -> Result<Self, LoadError> {
         onnx::inspect(model)?;
-        Ok(Self(Kind::Compiled(Compiled::new(model, spec)?)))
+        let compiled = Compiled::new(model, spec)?;
+        Ok(Self { kind: Kind::Compiled(compiled), interface: Interface::new(spec, false) })
+    }
+
+    /// The model as tensors that go in and come out.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 
     /// What runs the model.
     pub fn name(&self) -> EngineName {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(_) => EngineName::Onnxruntime,
             Kind::Compiled(_) => EngineName::Compiled,
         }
@@ -152,27 +187,23 @@ impl Engine {
 
     /// The most rows that may run on the thread of a connection, which its other connections wait for meanwhile.
     pub fn inline_rows_max(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(_) => INLINE_ROWS,
             Kind::Compiled(compiled) => INLINE_STEPS_MAX / compiled.steps_per_row().max(1),
         }
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
-    pub fn try_run(&self, rows: &ArrayView2<'_, f32>) -> Option<Result<Answer, RunError>> {
-        if let Err(wrong) = self.check_width(rows) {
-            return Some(Err(wrong));
-        }
-        match &self.0 {
+    pub fn try_run(&self, rows: &Rows) -> Option<Result<Prediction, RunError>> {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.try_run(rows),
             Kind::Compiled(compiled) => Some(compiled.run(rows)),
         }
     }
 
     /// Runs `rows`, waiting for a session until `deadline` at most. The run itself is not cut short.
-    pub fn run(&self, rows: &ArrayView2<'_, f32>, deadline: Instant) -> Result<Answer, RunError> {
-        self.check_width(rows)?;
-        match &self.0 {
+    pub fn run(&self, rows: &Rows, deadline: Instant) -> Result<Prediction, RunError> {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.run(rows, deadline),
             Kind::Compiled(compiled) => compiled.run(rows),
         }
@@ -181,7 +212,7 @@ impl Engine {
     /// Runs every idle session on one golden row, and on all of them: what ONNX Runtime puts off until the first run
     /// is done before a request comes. A compiled model puts nothing off.
     pub fn warm(&self, spec: &ModelSpec) -> Result<(), RunError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.warm(spec),
             Kind::Compiled(_) => Ok(()),
         }
@@ -189,18 +220,10 @@ impl Engine {
 
     /// Runs the golden rows, each alone and all as one batch, and compares the answers with the known ones.
     pub fn check_golden(&self, spec: &ModelSpec) -> Result<(), GoldenMismatch> {
-        match &self.0 {
+        match &self.kind {
             Kind::Sessions(sessions) => sessions.check_golden(spec),
             Kind::Compiled(compiled) => golden::check(spec, |rows| compiled.run(rows)),
         }
-    }
-
-    fn check_width(&self, rows: &ArrayView2<'_, f32>) -> Result<(), RunError> {
-        let expected = match &self.0 {
-            Kind::Sessions(sessions) => sessions.features(),
-            Kind::Compiled(compiled) => compiled.features(),
-        };
-        if rows.ncols() == expected { Ok(()) } else { Err(RunError::Features { expected, got: rows.ncols() }) }
     }
 }
 
@@ -233,7 +256,8 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use ndarray::s;
+    use mainstay_models::spec::{Classifier, Expected, Output};
+    use ndarray::{ArrayView2, s};
 
     use super::*;
 
@@ -253,7 +277,7 @@ mod tests {
     }
 
     fn sessions(engine: &Engine) -> &Sessions {
-        match &engine.0 {
+        match &engine.kind {
             Kind::Sessions(sessions) => sessions,
             Kind::Compiled(_) => panic!("not in onnx runtime"),
         }
@@ -261,6 +285,18 @@ mod tests {
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
+    }
+
+    /// What a classifier says of `rows`.
+    fn run(engine: &Engine, rows: &ArrayView2<'_, f32>) -> Answer {
+        engine.run(&rows.to_owned().into(), soon()).unwrap().into_classes().unwrap()
+    }
+
+    fn classifier(spec: &mut ModelSpec) -> &mut Classifier {
+        match &mut spec.output {
+            Output::Classifier(classifier) => classifier,
+            Output::Tensors(_) => panic!("no classifier"),
+        }
     }
 
     #[test]
@@ -278,12 +314,12 @@ mod tests {
     #[test]
     fn more_rows_than_one_run_takes_are_answered_in_their_order() {
         let engine = forest(1);
-        let golden = golden::rows(&spec("1.0.0"));
+        let golden = golden::matrix(&spec("1.0.0"));
         let rows = ndarray::Array2::from_shape_fn((ROWS_PER_RUN_MAX + 3, 4), |(row, feature)| {
             golden[[row % golden.nrows(), feature]]
         });
-        let whole = engine.run(&rows.view(), soon()).unwrap();
-        let alone = engine.run(&golden.view(), soon()).unwrap();
+        let whole = run(&engine, &rows.view());
+        let alone = run(&engine, &golden.view());
         assert_eq!(whole.probabilities.dim(), (ROWS_PER_RUN_MAX + 3, 3));
         for row in 0..rows.nrows() {
             assert_eq!(whole.labels[row], alone.labels[row % golden.nrows()]);
@@ -294,45 +330,46 @@ mod tests {
     #[test]
     fn rows_may_lie_in_memory_in_any_order_and_may_be_none() {
         let engine = forest(1);
-        let golden = golden::rows(&spec("1.0.0"));
+        let golden = golden::matrix(&spec("1.0.0"));
         let columns_first = golden.t().as_standard_layout().into_owned().reversed_axes();
         assert!(!columns_first.is_standard_layout());
-        let expected = engine.run(&golden.view(), soon()).unwrap();
-        assert_eq!(engine.run(&columns_first.view(), soon()).unwrap(), expected);
-        let none = engine.run(&golden.slice(s![..0, ..]), soon()).unwrap();
+        let expected = run(&engine, &golden.view());
+        assert_eq!(run(&engine, &columns_first.view()), expected);
+        let none = run(&engine, &golden.slice(s![..0, ..]));
         assert_eq!((none.labels.len(), none.probabilities.dim()), (0, (0, 3)));
     }
 
     #[test]
     fn rows_of_another_width_are_refused() {
-        let refused = forest(1).run(&ndarray::Array2::zeros((2, 5)).view(), soon());
-        assert!(matches!(refused, Err(RunError::Features { expected: 4, got: 5 })));
+        let refused = forest(1).run(&ndarray::Array2::zeros((2, 5)).into(), soon());
+        let refused = refused.unwrap_err().to_string();
+        assert_eq!(refused, "cannot run the model on rows of 5 features: it takes rows of 4 features");
     }
 
     #[test]
     fn a_busy_engine_says_so_at_once_or_at_the_deadline() {
         let engine = forest(1);
-        let rows = ndarray::Array2::zeros((1, 4));
+        let rows = Rows::Matrix(ndarray::Array2::zeros((1, 4)));
         let busy = sessions(&engine).pool.wait();
-        assert!(engine.try_run(&rows.view()).is_none());
-        let late = engine.run(&rows.view(), Instant::now() + Duration::from_millis(5));
+        assert!(engine.try_run(&rows).is_none());
+        let late = engine.run(&rows, Instant::now() + Duration::from_millis(5));
         assert!(matches!(late, Err(RunError::Busy)));
         drop(busy);
-        assert!(engine.try_run(&rows.view()).unwrap().is_ok());
+        assert!(engine.try_run(&rows).unwrap().is_ok());
     }
 
     #[test]
     fn many_threads_share_few_sessions_and_get_their_own_answers() {
         let engine = forest(2);
-        let golden = golden::rows(&spec("1.0.0"));
-        let expected = engine.run(&golden.view(), soon()).unwrap();
+        let golden = golden::matrix(&spec("1.0.0"));
+        let expected = run(&engine, &golden.view());
         thread::scope(|scope| {
             for thread in 0..8 {
                 let (engine, golden, expected) = (&engine, &golden, &expected);
                 scope.spawn(move || {
                     for i in 0..500 {
                         let row = (thread + i) % golden.nrows();
-                        let answer = engine.run(&golden.slice(s![row..=row, ..]), soon()).unwrap();
+                        let answer = run(engine, &golden.slice(s![row..=row, ..]));
                         assert_eq!(answer.probabilities.row(0), expected.probabilities.row(row));
                     }
                 });
@@ -351,27 +388,27 @@ mod tests {
             }
         };
         assert_eq!(
-            change(|spec| spec.input.tensor = "rows".into()),
+            change(|spec| spec.input.tensors[0].name = "rows".into()),
             "the model's input: model.yaml expects `rows`, the model file has `features`"
         );
         assert_eq!(
-            change(|spec| drop(spec.input.features.pop())),
+            change(|spec| spec.input.tensors[0].columns.truncate(3)),
             "the model's input: model.yaml expects `features` of f32 [any, 3], the model file has Tensor<f32>(N, 4)"
         );
         assert_eq!(
-            change(|spec| spec.output.label.classes.push("other".into())),
+            change(|spec| classifier(spec).label.classes.push("other".into())),
             "the model's probability output: model.yaml expects `probabilities` of f32 [any, 4], the model file has Tensor<f32>(N, 3)"
         );
         assert_eq!(
-            change(|spec| spec.output.label.tensor = "probabilities".into()),
+            change(|spec| classifier(spec).label.tensor = "probabilities".into()),
             "the model's label output: model.yaml expects `probabilities` of i64 [any] or [any, 1], the model file has Tensor<f32>(N, 3)"
         );
         assert_eq!(
-            change(|spec| spec.output.probability.tensor = "label".into()),
+            change(|spec| classifier(spec).probability.tensor = "label".into()),
             "the model's probability output: model.yaml expects `label` of f32 [any, 3], the model file has Tensor<i64>(N)"
         );
         assert_eq!(
-            change(|spec| spec.output.probability.tensor = "scores".into()),
+            change(|spec| classifier(spec).probability.tensor = "scores".into()),
             "the model's probability output: model.yaml expects `scores`, the model file has `label`, `probabilities`"
         );
     }
@@ -409,13 +446,20 @@ mod tests {
     fn a_golden_row_that_differs_is_named() {
         let engine = forest(1);
         let mut spec = spec("1.0.0");
-        spec.golden.rows[1].label = 0;
+        let expected =
+            |spec: &mut ModelSpec, row: usize, change: fn(&mut u32, &mut Vec<f32>)| match &mut spec.golden.rows[row]
+                .expected
+            {
+                Expected::Class { label, probability } => change(label, probability),
+                Expected::Tensors(_) => panic!("no classifier"),
+            };
+        expected(&mut spec, 1, |label, _| *label = 0);
         assert_eq!(
             engine.check_golden(&spec).unwrap_err().to_string(),
             "golden row 1 alone: expected the label 0, got 2"
         );
-        spec.golden.rows[1].label = 2;
-        spec.golden.rows[3].probability[0] = 0.5;
+        expected(&mut spec, 1, |label, _| *label = 2);
+        expected(&mut spec, 3, |_, probability| probability[0] = 0.5);
         spec.golden.tolerance = 0.25;
         assert_eq!(
             engine.check_golden(&spec).unwrap_err().to_string(),

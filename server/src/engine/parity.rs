@@ -78,10 +78,10 @@ pub enum ParityError {
 impl Engine {
     /// Compares this compiled model of `model` with the same model in ONNX Runtime.
     pub fn parity(&self, oracle: &Self, model: &[u8], spec: &ModelSpec) -> Result<Parity, ParityError> {
-        match (&self.0, &oracle.0) {
+        match (&self.kind, &oracle.kind) {
             (Kind::Compiled(compiled), Kind::Sessions(sessions)) => {
                 let rows = rows(spec, &thresholds(model));
-                compare(compiled, sessions, &golden::rows(spec))?;
+                compare(compiled, sessions, &golden::matrix(spec))?;
                 compare(compiled, sessions, &rows)?;
                 let changes = changes(compiled, &rows);
                 compare(compiled, sessions, &changes)?;
@@ -182,8 +182,10 @@ fn rows(spec: &ModelSpec, thresholds: &[Vec<f32>]) -> Array2<f32> {
     for (i, mut row) in rows.rows_mut().into_iter().enumerate() {
         for (feature, value) in row.iter_mut().enumerate() {
             let (min, max) = match &features[feature].domain {
-                Domain::Number { min, max } => (*min, *max),
+                Domain::Number { min, max } => (*min as f32, *max as f32),
                 Domain::Category(categories) => (0.0, (categories.len() - 1) as f32),
+                // None of these is a float32, so no compiled model has them.
+                Domain::Text | Domain::Truth => (0.0, 1.0),
             };
             let within = min + (max - min) * random.unit();
             *value = match (i % 4, &features[feature].domain, cuts(feature)) {
@@ -255,6 +257,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use mainstay_models::embedded;
+    use mainstay_models::spec::{Output, Value};
 
     use super::super::{LoadError, Runtime};
     use super::proto::{Attribute, Dimension, Graph, Info, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type};
@@ -269,12 +272,14 @@ mod tests {
         let mut spec = ModelSpec::parse("model.yaml", embedded::MODELS[0].spec).unwrap();
         let mut feature = spec.input.features[0].clone();
         feature.domain = Domain::Number { min: -2.0, max: 2.0 };
-        spec.input.tensor = "features".into();
+        spec.input.tensors[0].name = "features".into();
+        spec.input.tensors[0].columns = (0..features).collect();
         spec.input.features = vec![feature; features];
-        spec.output.label.tensor = "label".into();
-        spec.output.label.classes = (0..classes).map(|class| class.to_string()).collect();
-        spec.output.probability.tensor = "probabilities".into();
-        spec.golden.rows.iter_mut().for_each(|row| row.features.resize(features, 0.5));
+        let Output::Classifier(output) = &mut spec.output else { panic!("no classifier") };
+        output.label.tensor = "label".into();
+        output.label.classes = (0..classes).map(|class| class.to_string()).collect();
+        output.probability.tensor = "probabilities".into();
+        spec.golden.rows.iter_mut().for_each(|row| row.features.resize(features, Value::Number(0.5)));
         spec
     }
 
@@ -338,7 +343,7 @@ mod tests {
         let shipped = embedded::MODELS[3];
         let spec = ModelSpec::parse("model.yaml", shipped.spec).unwrap();
         let compiled = Engine::compile(shipped.artifact, &spec).unwrap();
-        let Kind::Compiled(compiled) = &compiled.0 else { unreachable!() };
+        let Kind::Compiled(compiled) = &compiled.kind else { unreachable!() };
         let pairs = changes(compiled, &rows(&spec, &thresholds(shipped.artifact)));
         let (_, said) = compiled.run_raw(&pairs.view());
         let apart = |pair: usize| said[pair * 2] != said[(pair + PAIRS) * 2];
@@ -600,7 +605,9 @@ mod tests {
                 refused += 1;
                 continue;
             };
-            let (Kind::Compiled(compiled), Kind::Sessions(oracle)) = (&compiled.0, &oracle.0) else { unreachable!() };
+            let (Kind::Compiled(compiled), Kind::Sessions(oracle)) = (&compiled.kind, &oracle.kind) else {
+                unreachable!()
+            };
             let all = rows(&spec, &thresholds(&model));
             let some = all.slice(s![..2_000, ..]).into_owned();
             let compared = compare(compiled, oracle, &some);

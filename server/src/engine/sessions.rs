@@ -4,15 +4,17 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use mainstay_models::ModelSpec;
-use ndarray::{ArrayView2, Axis, s};
+use ndarray::{ArrayView2, Axis};
 use ort::ep::CPU;
 use ort::session::builder::{AutoDevicePolicy, SessionBuilder};
-use ort::session::{Session, SessionOutputs};
-use ort::value::TensorRef;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{PrimitiveTensorElementType, Tensor as OrtTensor, TensorRef};
 
-use super::answer::Expected;
+use super::outputs::{Labels, Outputs, Prediction, describe, wrong_rows};
 use super::pool::Pool;
-use super::{Answer, GoldenMismatch, LoadError, ROWS_PER_RUN_MAX, RunError, Runtime, golden, onnx, signature};
+use super::{GoldenMismatch, LoadError, RunError, Runtime, golden, onnx, signature};
+use crate::rows::Rows;
+use crate::tensor::{Datatype, Elements, Tensor};
 
 /// A model in ONNX Runtime, with as many sessions as may run at the same time.
 ///
@@ -21,10 +23,29 @@ use super::{Answer, GoldenMismatch, LoadError, ROWS_PER_RUN_MAX, RunError, Runti
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub(super) pool: Pool<Session>,
-    label: String,
-    probability: String,
-    features: usize,
-    classes: usize,
+    plan: Plan,
+}
+
+/// How a model is asked, and how its answer is read.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The input tensors, in the card's order.
+    pub(super) inputs: Vec<InputPlan>,
+    /// Whether they are one float32 tensor with a column per feature.
+    pub(super) is_matrix: bool,
+    /// How many rows one run takes: the model's own fixed number, which is one, or our bound.
+    pub(super) rows_per_run: usize,
+    pub(super) outputs: Outputs,
+}
+
+/// One input tensor of a model.
+#[derive(Debug)]
+pub(super) struct InputPlan {
+    pub(super) name: String,
+    pub(super) datatype: Datatype,
+    pub(super) columns: usize,
+    /// Whether the model takes its one column as a list.
+    pub(super) is_list: bool,
 }
 
 impl Sessions {
@@ -38,28 +59,23 @@ impl Sessions {
         let mut builder = builder(runtime)?;
         let sessions: Vec<_> =
             (0..sessions.get()).map(|_| builder.commit_from_memory(model)).collect::<Result<_, _>>()?;
-        signature::check(sessions[0].inputs(), sessions[0].outputs(), spec)?;
-        Ok(Self {
-            pool: Pool::new(sessions),
-            label: spec.output.label.tensor.clone(),
-            probability: spec.output.probability.tensor.clone(),
-            features: spec.input.features.len(),
-            classes: spec.output.label.classes.len(),
-        })
+        let plan = signature::plan(sessions[0].inputs(), sessions[0].outputs(), spec)?;
+        Ok(Self { pool: Pool::new(sessions), plan })
     }
 
-    pub(super) fn features(&self) -> usize {
-        self.features
+    /// Whether the label of a classifier is the name of its class.
+    pub(super) fn names_classes(&self) -> bool {
+        matches!(self.plan.outputs, Outputs::Classifier { labels: Labels::Names, .. })
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
-    pub(super) fn try_run(&self, rows: &ArrayView2<'_, f32>) -> Option<Result<Answer, RunError>> {
+    pub(super) fn try_run(&self, rows: &Rows) -> Option<Result<Prediction, RunError>> {
         let mut session = self.pool.try_take()?;
         Some(self.run_on(&mut session, rows))
     }
 
     /// Runs `rows`, waiting for a session until `deadline` at most.
-    pub(super) fn run(&self, rows: &ArrayView2<'_, f32>, deadline: Instant) -> Result<Answer, RunError> {
+    pub(super) fn run(&self, rows: &Rows, deadline: Instant) -> Result<Prediction, RunError> {
         let mut session = self.pool.take(deadline).ok_or(RunError::Busy)?;
         self.run_on(&mut session, rows)
     }
@@ -70,8 +86,8 @@ impl Sessions {
         // All of them at once, since a session that went back would be the next to come.
         let mut idle: Vec<_> = std::iter::from_fn(|| self.pool.try_take()).collect();
         for session in &mut idle {
-            self.run_on(session, &rows.slice(s![..1, ..]))?;
-            self.run_on(session, &rows.view())?;
+            self.run_on(session, &rows.slice(0, 1))?;
+            self.run_on(session, &rows)?;
         }
         Ok(())
     }
@@ -80,40 +96,103 @@ impl Sessions {
         golden::check(spec, |rows| self.run_on(&mut self.pool.wait(), rows))
     }
 
-    /// Runs at most [`ROWS_PER_RUN_MAX`] rows, and gives the labels and probabilities as they come.
+    /// Runs at most [`super::ROWS_PER_RUN_MAX`] rows of a model that could be compiled, and gives the labels and probabilities as
+    /// they come.
     pub(super) fn run_raw(&self, rows: &ArrayView2<'_, f32>) -> Result<(Vec<i64>, Vec<f32>), RunError> {
+        let Outputs::Classifier { label, probability, .. } = &self.plan.outputs else {
+            return Err(RunError::Rows { expected: "what no compiled model takes".to_owned(), got: "rows".to_owned() });
+        };
         let mut session = self.pool.wait();
         let rows = rows.as_standard_layout();
         let outputs = session.run(ort::inputs![TensorRef::from_array_view(&rows)?])?;
-        let ((_, labels), (_, probabilities)) = self.extract(&outputs)?;
+        let (_, labels) = outputs[label.as_str()].try_extract_tensor()?;
+        let (_, probabilities) = outputs[probability.as_str()].try_extract_tensor()?;
         Ok((labels.to_vec(), probabilities.to_vec()))
     }
 
-    #[allow(clippy::type_complexity, reason = "two tensors, each a shape and its values")]
-    fn extract<'a>(
-        &self,
-        outputs: &'a SessionOutputs<'_>,
-    ) -> Result<((&'a [i64], &'a [i64]), (&'a [i64], &'a [f32])), ort::Error> {
-        let (label_shape, labels) = outputs[self.label.as_str()].try_extract_tensor()?;
-        let (probability_shape, probabilities) = outputs[self.probability.as_str()].try_extract_tensor()?;
-        Ok(((label_shape, labels), (probability_shape, probabilities)))
+    fn run_on(&self, session: &mut Session, rows: &Rows) -> Result<Prediction, RunError> {
+        let Plan { inputs, is_matrix, rows_per_run, outputs } = &self.plan;
+        let mut collector = outputs.collector(rows.len());
+        match rows {
+            Rows::Matrix(matrix) if *is_matrix && matrix.ncols() == inputs[0].columns => {
+                for (i, piece) in matrix.axis_chunks_iter(Axis(0), *rows_per_run).enumerate() {
+                    let piece = piece.as_standard_layout();
+                    let given = session.run(ort::inputs![TensorRef::from_array_view(&piece)?])?;
+                    outputs.append(&mut collector, &given, piece.nrows(), i * rows_per_run)?;
+                }
+            }
+            Rows::Tensors(tensors) if !is_matrix && self.fits(tensors) => {
+                for first in (0..rows.len()).step_by(*rows_per_run) {
+                    let count = (*rows_per_run).min(rows.len() - first);
+                    let values = inputs.iter().zip(tensors).map(|(input, tensor)| {
+                        let value = input.value(tensor.elements(), first, count)?;
+                        Ok((input.name.as_str(), value))
+                    });
+                    let values = values.collect::<Result<Vec<_>, ort::Error>>()?;
+                    let given = session.run(values)?;
+                    outputs.append(&mut collector, &given, count, first)?;
+                }
+            }
+            other if *is_matrix => return Err(wrong_rows(inputs[0].columns, other)),
+            other => {
+                let one = |input: &InputPlan| format!("`{}` of {}", input.name, input.datatype.name());
+                let expected = inputs.iter().map(one).collect::<Vec<_>>().join(", ");
+                return Err(RunError::Rows { expected, got: describe(other) });
+            }
+        }
+        Ok(outputs.finish(rows.len(), collector))
     }
 
-    fn run_on(&self, session: &mut Session, rows: &ArrayView2<'_, f32>) -> Result<Answer, RunError> {
-        let mut answer = Answer::with_capacity(rows.nrows(), self.classes);
-        for piece in rows.axis_chunks_iter(Axis(0), ROWS_PER_RUN_MAX) {
-            let piece = piece.as_standard_layout();
-            let outputs = session.run(ort::inputs![TensorRef::from_array_view(&piece)?])?;
-            let (labels, probabilities) = self.extract(&outputs)?;
-            let expected = Expected {
-                rows: piece.nrows(),
-                classes: self.classes,
-                label: &self.label,
-                probability: &self.probability,
-            };
-            answer.append(&expected, labels, probabilities)?;
+    /// Whether `tensors` are this model's inputs, in order and with the same number of rows.
+    fn fits(&self, tensors: &[Tensor]) -> bool {
+        let rows = tensors.first().map_or(0, |tensor| tensor.shape().first().copied().unwrap_or(0));
+        let fits = |(input, tensor): (&InputPlan, &Tensor)| {
+            (input.name == tensor.name())
+                && input.datatype == tensor.elements().datatype()
+                && tensor.shape() == [rows, input.columns]
+        };
+        tensors.len() == self.plan.inputs.len() && self.plan.inputs.iter().zip(tensors).all(fits)
+    }
+}
+
+impl InputPlan {
+    /// The rows `first..first + count` of a tensor of this input's datatype, as ONNX Runtime takes them.
+    fn value<'v>(
+        &self,
+        elements: &'v Elements,
+        first: usize,
+        count: usize,
+    ) -> Result<SessionInputValue<'v>, ort::Error> {
+        fn view<'v, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+            shape: &[usize],
+            values: &'v [T],
+        ) -> Result<SessionInputValue<'v>, ort::Error> {
+            TensorRef::from_array_view((shape.to_vec(), values)).map(SessionInputValue::from)
         }
-        Ok(answer)
+        let shape = if self.is_list { &[count][..] } else { &[count, self.columns] };
+        let range = first * self.columns..(first + count) * self.columns;
+        match elements {
+            Elements::Bool(values) => view(shape, &values[range]),
+            Elements::Uint8(values) => view(shape, &values[range]),
+            Elements::Uint16(values) => view(shape, &values[range]),
+            Elements::Uint32(values) => view(shape, &values[range]),
+            Elements::Uint64(values) => view(shape, &values[range]),
+            Elements::Int8(values) => view(shape, &values[range]),
+            Elements::Int16(values) => view(shape, &values[range]),
+            Elements::Int32(values) => view(shape, &values[range]),
+            Elements::Int64(values) => view(shape, &values[range]),
+            Elements::Fp32(values) => view(shape, &values[range]),
+            Elements::Fp64(values) => view(shape, &values[range]),
+            Elements::Bytes(values) => {
+                // Whoever makes rows has checked that texts are UTF-8; if not, the model sees what is not as U+FFFD.
+                let text = |text: &Vec<u8>| String::from_utf8_lossy(text).into_owned();
+                let texts: Vec<_> = values[range].iter().map(text).collect();
+                OrtTensor::from_string_array((shape.to_vec(), texts.as_slice())).map(SessionInputValue::from)
+            }
+            Elements::Fp16(_) | Elements::Bf16(_) => {
+                Err(ort::Error::new("no model of a card takes numbers of 16 bits"))
+            }
+        }
     }
 }
 

@@ -3,7 +3,13 @@
 use std::fmt;
 
 use mainstay_models::ModelSpec;
+use mainstay_models::spec::{Classifier, Dtype, Output, OutputKind, OutputTensor};
 use ort::value::{Outlet, TensorElementType, ValueType};
+
+use super::ROWS_PER_RUN_MAX;
+use super::outputs::{Form, Labels, Names, OutputPlan, Outputs, Probabilities};
+use super::sessions::{InputPlan, Plan};
+use crate::tensor::Datatype;
 
 /// A model whose inputs or outputs are not those of its spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,57 +62,163 @@ impl Declared {
 
 /// A size of a tensor, as a model declares it.
 enum Size {
-    /// Any, or undeclared.
+    /// Any, or undeclared; or one, where the model takes one row at a time.
     Rows,
     /// This one. A model need not declare it: what a run gives is checked again.
     Fixed(usize),
+    /// This one, or one: some converters declare a single column whatever a regressor gives.
+    Claimed(usize),
 }
 
-pub(super) fn check(inputs: &[Outlet], outputs: &[Outlet], spec: &ModelSpec) -> Result<(), SignatureMismatch> {
-    let features = Size::Fixed(spec.input.features.len());
-    let classes = Size::Fixed(spec.output.label.classes.len());
-    if inputs.len() != 1 {
-        let expected = format!("exactly one, `{}`", spec.input.tensor);
-        return Err(SignatureMismatch { part: "inputs", expected, got: names(inputs) });
+/// How a model with these inputs and outputs is run as its spec says.
+pub(super) fn plan(inputs: &[Outlet], outputs: &[Outlet], spec: &ModelSpec) -> Result<Plan, SignatureMismatch> {
+    let expected = &spec.input.tensors;
+    if inputs.len() != expected.len() {
+        let names: Vec<String> = expected.iter().map(|tensor| format!("`{}`", tensor.name)).collect();
+        let count = if names.len() == 1 { "one".to_owned() } else { names.len().to_string() };
+        let expected = format!("exactly {count}, {}", names.join(", "));
+        return Err(SignatureMismatch { part: "inputs", expected, got: names_of(inputs) });
     }
-    let float = TensorElementType::Float32;
-    let int = TensorElementType::Int64;
-    expect("input", inputs, &spec.input.tensor, float, &[&[Size::Rows, features]])?;
-    // Some exporters give the labels as a column.
-    expect("label output", outputs, &spec.output.label.tensor, int, &[&[Size::Rows], &[Size::Rows, Size::Fixed(1)]])?;
-    expect("probability output", outputs, &spec.output.probability.tensor, float, &[&[Size::Rows, classes]])
+    let mut plans = Vec::with_capacity(expected.len());
+    let mut one_row = false;
+    for tensor in expected {
+        let columns = tensor.columns.len();
+        let whole = [Size::Rows, Size::Fixed(columns)];
+        let list = [Size::Rows];
+        let shapes: &[&[Size]] = if columns == 1 { &[&whole, &list] } else { &[&whole] };
+        let declared = expect("input", inputs, &tensor.name, element(tensor.dtype), shapes)?;
+        one_row |= declared.first() == Some(&1);
+        plans.push(InputPlan {
+            name: tensor.name.clone(),
+            datatype: Datatype::of(tensor.dtype),
+            columns,
+            is_list: declared.len() == 1,
+        });
+    }
+    let outputs = match &spec.output {
+        Output::Classifier(classifier) => classifier_plan(outputs, classifier)?,
+        Output::Tensors(tensors) => {
+            Outputs::Tensors(tensors.iter().map(|tensor| output_plan(outputs, tensor)).collect::<Result<_, _>>()?)
+        }
+    };
+    let rows_per_run = if one_row { 1 } else { ROWS_PER_RUN_MAX };
+    Ok(Plan { inputs: plans, is_matrix: spec.input.matrix().is_some(), rows_per_run, outputs })
 }
 
-/// Checks that `outlets` has a tensor of that name and element type, in one of `shapes`.
-fn expect(
+fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Outputs, SignatureMismatch> {
+    let Classifier { label, probability, .. } = classifier;
+    let classes = &label.classes;
+    let is_text = |outlet: &&Outlet| {
+        matches!(outlet.dtype(), ValueType::Tensor { ty: TensorElementType::String, .. })
+            && outlet.name() == label.tensor
+    };
+    let labels = if outputs.iter().any(|outlet| is_text(&outlet)) { Labels::Names } else { Labels::Indices };
+    let element = if labels == Labels::Names { TensorElementType::String } else { TensorElementType::Int64 };
+    // Some exporters give the labels as a column.
+    let shapes: [&[Size]; 2] = [&[Size::Rows], &[Size::Rows, Size::Fixed(1)]];
+    expect("label output", outputs, &label.tensor, element, &shapes)?;
+    let maps = outputs.iter().find(|outlet| outlet.name() == probability.tensor).and_then(|o| map_keys(o.dtype()));
+    let probabilities = match maps {
+        Some(Labels::Names) => Probabilities::Maps(Names::new(classes), Labels::Names),
+        Some(Labels::Indices) => {
+            let indices: Vec<String> = (0..classes.len()).map(|index| index.to_string()).collect();
+            Probabilities::Maps(Names::new(&indices), Labels::Indices)
+        }
+        None => {
+            let shape = [Size::Rows, Size::Fixed(classes.len())];
+            expect("probability output", outputs, &probability.tensor, TensorElementType::Float32, &[&shape])?;
+            Probabilities::Tensor
+        }
+    };
+    Ok(Outputs::Classifier {
+        label: label.tensor.clone(),
+        probability: probability.tensor.clone(),
+        classes: Names::new(classes),
+        labels,
+        probabilities,
+    })
+}
+
+fn output_plan(outputs: &[Outlet], output: &OutputTensor) -> Result<OutputPlan, SignatureMismatch> {
+    let mut keys = Labels::Names;
+    if let OutputKind::Map(_) = output.kind {
+        let Some(outlet) = outputs.iter().find(|outlet| outlet.name() == output.tensor) else {
+            let expected = format!("`{}`", output.tensor);
+            return Err(SignatureMismatch { part: "output", expected, got: names_of(outputs) });
+        };
+        keys = map_keys(outlet.dtype()).ok_or_else(|| SignatureMismatch {
+            part: "output",
+            expected: format!("`{}` of maps from i64 or string to f32, one per row", output.tensor),
+            got: outlet.dtype().to_string(),
+        })?;
+    } else {
+        let whole: Vec<Size> =
+            std::iter::once(Size::Rows).chain(output.shape.iter().map(|&size| Size::Claimed(size))).collect();
+        let column = [Size::Rows, Size::Fixed(1)];
+        let shapes: &[&[Size]] = if output.shape.is_empty() { &[&whole, &column] } else { &[&whole] };
+        expect("output", outputs, &output.tensor, element(output.dtype), shapes)?;
+    }
+    Ok(OutputPlan {
+        name: output.name.clone(),
+        tensor: output.tensor.clone(),
+        datatype: Datatype::of(output.dtype),
+        shape: output.shape.clone(),
+        form: Form::of(&output.kind, keys),
+    })
+}
+
+/// The keys' kind, where a value is a sequence of maps to float32, as ZipMap makes them.
+fn map_keys(value: &ValueType) -> Option<Labels> {
+    let ValueType::Sequence(inner) = value else { return None };
+    match **inner {
+        ValueType::Map { key: TensorElementType::String, value: TensorElementType::Float32 } => Some(Labels::Names),
+        ValueType::Map { key: TensorElementType::Int64, value: TensorElementType::Float32 } => Some(Labels::Indices),
+        _ => None,
+    }
+}
+
+fn element(dtype: Dtype) -> TensorElementType {
+    match dtype {
+        Dtype::Bool => TensorElementType::Bool,
+        Dtype::Int8 => TensorElementType::Int8,
+        Dtype::Int16 => TensorElementType::Int16,
+        Dtype::Int32 => TensorElementType::Int32,
+        Dtype::Int64 => TensorElementType::Int64,
+        Dtype::Uint8 => TensorElementType::Uint8,
+        Dtype::Uint16 => TensorElementType::Uint16,
+        Dtype::Uint32 => TensorElementType::Uint32,
+        Dtype::Uint64 => TensorElementType::Uint64,
+        Dtype::Fp32 => TensorElementType::Float32,
+        Dtype::Fp64 => TensorElementType::Float64,
+        Dtype::String => TensorElementType::String,
+    }
+}
+
+/// Checks that `outlets` has a tensor of that name and element type, in one of `shapes`; gives the sizes that it declares.
+fn expect<'o>(
     part: &'static str,
-    outlets: &[Outlet],
+    outlets: &'o [Outlet],
     name: &str,
     element: TensorElementType,
     shapes: &[&[Size]],
-) -> Result<(), SignatureMismatch> {
+) -> Result<&'o [i64], SignatureMismatch> {
     let Some(outlet) = outlets.iter().find(|outlet| outlet.name() == name) else {
-        return Err(SignatureMismatch { part, expected: format!("`{name}`"), got: names(outlets) });
+        return Err(SignatureMismatch { part, expected: format!("`{name}`"), got: names_of(outlets) });
     };
-    let fits = match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => {
-            *ty == element
-                && shapes.iter().any(|sizes| {
-                    sizes.len() == shape.len()
-                        && sizes.iter().zip(shape.iter()).all(|(size, &declared)| size.allows(declared))
-                })
-        }
-        _ => false,
-    };
-    if fits {
-        return Ok(());
+    if let ValueType::Tensor { ty, shape, .. } = outlet.dtype()
+        && *ty == element
+        && shapes.iter().any(|sizes| {
+            sizes.len() == shape.len() && sizes.iter().zip(shape.iter()).all(|(size, &declared)| size.allows(declared))
+        })
+    {
+        return Ok(shape);
     }
     let shapes: Vec<String> = shapes.iter().map(|sizes| list(sizes)).collect();
     let expected = format!("`{name}` of {element} {}", shapes.join(" or "));
     Err(SignatureMismatch { part, expected, got: outlet.dtype().to_string() })
 }
 
-fn names(outlets: &[Outlet]) -> String {
+fn names_of(outlets: &[Outlet]) -> String {
     let names: Vec<String> = outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
@@ -120,8 +232,12 @@ impl Size {
     /// ONNX Runtime says -1 of a size that the model leaves open.
     fn allows(&self, declared: i64) -> bool {
         match self {
-            Self::Rows => declared < 0,
-            Self::Fixed(size) => declared < 0 || usize::try_from(declared).is_ok_and(|declared| declared == *size),
+            // One: the model takes a row at a time, or its converter thought of one.
+            Self::Rows => declared < 0 || declared == 1,
+            Self::Claimed(_) if declared == 1 => true,
+            Self::Fixed(size) | Self::Claimed(size) => {
+                declared < 0 || usize::try_from(declared).is_ok_and(|declared| declared == *size)
+            }
         }
     }
 }
@@ -130,7 +246,7 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rows => f.write_str("any"),
-            Self::Fixed(size) => size.fmt(f),
+            Self::Fixed(size) | Self::Claimed(size) => size.fmt(f),
         }
     }
 }

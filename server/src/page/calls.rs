@@ -4,9 +4,10 @@
 //! what stands in the form, so that there is one template of each.
 
 use mainstay_models::ModelName;
+use mainstay_models::spec::Output;
 use serde_json::{Map, Value};
 
-use super::view::FormView;
+use super::view::{FormView, encoded};
 
 const CURL: &str = "curl {{url|sh}} \\\n  -H 'content-type: application/json' \\\n  -d {{records|sh}}";
 
@@ -47,7 +48,7 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
     let record: Map<String, Value> =
         form.fields.iter().map(|field| (field.feature.name.clone(), field.value())).collect();
     let records = Value::from(vec![Value::Object(record)]);
-    let row: Vec<String> = spec.input.features.iter().map(|feature| feature.example.to_string()).collect();
+    let row: Vec<String> = spec.input.features.iter().map(|feature| encoded(feature, &feature.example)).collect();
     let row = format!("[{}]", row.join(", "));
     let slot = |slot: &str| match slot {
         "url|sh" => quoted(&url),
@@ -59,21 +60,28 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
         "version|json" => json(&version),
         _ => String::new(),
     };
-    let triton = triton(name.as_str(), spec);
     let templates = [
-        ("curl", "curl", CURL.to_owned()),
-        ("Python, requests", "requests", REQUESTS.to_owned()),
-        ("Python, tritonclient", "tritonclient", triton),
-        ("JavaScript", "javascript", JAVASCRIPT.to_owned()),
+        ("curl", "curl", Some(CURL.to_owned())),
+        ("Python, requests", "requests", Some(REQUESTS.to_owned())),
+        ("Python, tritonclient", "tritonclient", triton(name.as_str(), spec)),
+        ("JavaScript", "javascript", Some(JAVASCRIPT.to_owned())),
     ];
     let call = |(title, id, template): (_, _, String)| Call { title, id, text: fill(&template, slot), template };
-    templates.into_iter().map(call).collect()
+    let shown = templates.into_iter().filter_map(|(title, id, template)| Some((title, id, template?)));
+    shown.map(call).collect()
 }
 
-fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> String {
-    let (input, columns) = (json(&spec.input.tensor), spec.input.features.len());
-    let (label, probability) = (json(&spec.output.label.tensor), json(&spec.output.probability.tensor));
-    format!(
+/// None of a model whose features lie in several tensors: its call is no longer one to copy and change.
+fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> Option<String> {
+    let (input, columns) = (json(spec.input.matrix()?), spec.input.features.len());
+    let outputs: Vec<&str> = match &spec.output {
+        Output::Classifier(classifier) => {
+            vec![classifier.label.tensor.as_str(), classifier.probability.tensor.as_str()]
+        }
+        Output::Tensors(outputs) => outputs.iter().map(|output| output.name.as_str()).collect(),
+    };
+    let outputs: Vec<String> = outputs.into_iter().map(|name| format!("answer.as_numpy({})", json(name))).collect();
+    Some(format!(
         "\
 import numpy as np
 import tritonclient.http as triton
@@ -82,9 +90,10 @@ client = triton.InferenceServerClient({{{{host|json}}}})
 rows = triton.InferInput({input}, [1, {columns}], \"FP32\")
 rows.set_data_from_numpy(np.array([{{{{row}}}}], dtype=np.float32))
 answer = client.infer({name}, [rows], model_version={{{{version|json}}}})
-print(answer.as_numpy({label}), answer.as_numpy({probability}))",
+print({outputs})",
         name = json(name),
-    )
+        outputs = outputs.join(", "),
+    ))
 }
 
 /// `template` with each `{{slot}}` replaced, once: what is put in is not looked at again.

@@ -66,18 +66,17 @@ impl<'a> Docs<'a> {
 
 impl<'a> FeatureView<'a> {
     fn of(feature: &'a Feature) -> Self {
-        let category = |categories: &[String], encoded: f32| categories.get(encoded as usize).cloned();
-        let (kind, values, default) = match &feature.domain {
+        let (kind, values) = match &feature.domain {
             Domain::Number { min, max } => {
                 let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
-                let values = format!("training saw {} to {}{unit}", number(*min), number(*max));
-                ("number", values, feature.default.map(number))
+                let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
+                (kind, format!("training saw {} to {}{unit}", number(*min), number(*max)))
             }
-            Domain::Category(categories) => {
-                let default = feature.default.and_then(|default| category(categories, default));
-                ("text", format!("one of {}", categories.join(", ")), default)
-            }
+            Domain::Category(categories) => ("text", format!("one of {}", categories.join(", "))),
+            Domain::Text => ("text", "any text".to_owned()),
+            Domain::Truth => ("boolean", "true or false".to_owned()),
         };
+        let default = feature.default.as_ref().map(ToString::to_string);
         Self { feature, kind, values, default }
     }
 }

@@ -112,8 +112,8 @@ fn a_form_asks_for_each_feature_by_its_name_and_its_example_is_an_answerable_req
         let query: Vec<String> =
             names.iter().zip(&values).map(|(n, v)| format!("{}={}", escape(n), escape(v))).collect();
         let row = decode_query(&version.signature, &query.join("&")).unwrap();
-        let examples: Vec<f32> = version.spec.input.features.iter().map(|feature| feature.example).collect();
-        assert_eq!(row.row(0).to_vec(), examples);
+        let examples = version.spec.input.features.iter().map(|feature| feature.example.to_string());
+        assert_eq!((row.len(), values), (1, examples.collect()));
     }
 }
 
@@ -155,7 +155,8 @@ fn the_reference_is_shown_without_foreign_markup() {
         spec.description = MARKUP.to_owned();
         spec.input.features[0].name.push_str(MARKUP);
         spec.input.features[0].description = MARKUP.to_owned();
-        spec.output.label.classes[0].push_str(MARKUP);
+        let mainstay_models::spec::Output::Classifier(classifier) = &mut spec.output else { panic!("no classifier") };
+        classifier.label.classes[0].push_str(MARKUP);
     });
     serve(&mut catalog, Some("1.1.0"), vec![hostile]);
     let response = docs(&Reference::of(&catalog, &LIMITS, None));
@@ -187,7 +188,7 @@ fn versions_that_take_the_same_share_a_form_and_others_have_their_own() {
         version("iris", |spec| {
             spec.version = "2.0.0".parse().unwrap();
             spec.input.features[0].name = "sepal area (cm²)".to_owned();
-            spec.input.features[0].default = Some(5.0);
+            spec.input.features[0].default = Some(mainstay_models::spec::Value::Number(5.0));
         }),
     ];
     serve(&mut catalog, Some("1.1.0"), versions);
@@ -219,9 +220,10 @@ fn foreign_text_never_becomes_markup() {
             feature.unit = Some(foreign());
         }
         spec.input.features[0].domain = mainstay_models::spec::Domain::Category(vec![foreign()]);
-        spec.input.features[0].example = 0.0;
-        spec.output.label.classes.iter_mut().for_each(|class| class.push_str(MARKUP));
-        spec.output.threshold = Some(0.5);
+        spec.input.features[0].example = mainstay_models::spec::Value::Text(foreign());
+        let mainstay_models::spec::Output::Classifier(classifier) = &mut spec.output else { panic!("no classifier") };
+        classifier.label.classes.iter_mut().for_each(|class| class.push_str(MARKUP));
+        classifier.threshold = Some(0.5);
         spec.training.data.name = foreign();
         spec.training.data.source = foreign();
         spec.training.code.commit = foreign();

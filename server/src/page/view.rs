@@ -2,7 +2,7 @@
 
 use askama::Template;
 use jiff::Timestamp;
-use mainstay_models::spec::{Domain, Feature, Metric};
+use mainstay_models::spec::{Domain, Feature, Metric, Value};
 use mainstay_models::{Change, CommitId, ModelName, ModelSpec, Role, Version};
 
 use super::Asset;
@@ -69,8 +69,10 @@ pub(super) struct FieldView<'a> {
     example: String,
     /// Of a number: the least and the greatest value that training saw.
     range: Option<(String, String)>,
-    /// Of a category.
-    categories: &'a [String],
+    /// What can be chosen, where it can only be chosen.
+    categories: Vec<&'a str>,
+    /// For the script: `number`, `integer`, `category`, `text` or `truth`.
+    kind: &'static str,
 }
 
 struct ChangeView<'a> {
@@ -163,7 +165,7 @@ impl<'a> FormView<'a> {
     fn of(id: String, version: &'a LoadedVersion, has_stable: bool) -> Self {
         let features = version.spec.input.features.iter().enumerate();
         let fields = features.map(|(i, feature)| FieldView::of(format!("{id}-{i}"), feature)).collect();
-        let classes = serde_json::to_string(&version.spec.output.label.classes).expect("a list of texts is JSON");
+        let classes = serde_json::to_string(version.spec.output.classes()).expect("a list of texts is JSON");
         Self { id, versions: vec![version], has_stable, fields, classes }
     }
 
@@ -186,7 +188,8 @@ impl<'a> FormView<'a> {
     fn thresholds(&self) -> Vec<(&Version, &str, f32)> {
         let threshold = |version: &&'a LoadedVersion| {
             let spec = &version.spec;
-            Some((&spec.version, spec.output.label.classes.last()?.as_str(), spec.output.threshold?))
+            let classifier = spec.output.classifier()?;
+            Some((&spec.version, classifier.label.classes.last()?.as_str(), classifier.threshold?))
         };
         self.versions.iter().filter_map(threshold).collect()
     }
@@ -194,27 +197,27 @@ impl<'a> FormView<'a> {
 
 impl<'a> FieldView<'a> {
     fn of(id: String, feature: &'a Feature) -> Self {
-        let (example, range, categories) = match &feature.domain {
-            Domain::Number { min, max } => (number(feature.example), Some((number(*min), number(*max))), [].as_slice()),
-            Domain::Category(categories) => {
-                let example = categories.get(feature.example as usize).cloned().unwrap_or_default();
-                (example, None, categories.as_slice())
+        let (range, categories, kind) = match &feature.domain {
+            Domain::Number { min, max } => {
+                let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
+                (Some((number(*min), number(*max))), Vec::new(), kind)
             }
+            Domain::Category(categories) => (None, categories.iter().map(String::as_str).collect(), "category"),
+            Domain::Text => (None, Vec::new(), "text"),
+            Domain::Truth => (None, vec!["true", "false"], "truth"),
         };
-        Self { id, feature, example, range, categories }
+        let example = feature.example.to_string();
+        Self { id, feature, example, range, categories, kind }
     }
 
     /// The example as JSON has it.
     pub(super) fn value(&self) -> serde_json::Value {
-        match &self.range {
-            Some(_) => self.example.parse::<serde_json::Number>().map_or(serde_json::Value::Null, Into::into),
-            None => self.example.as_str().into(),
-        }
+        crate::reference::written(&self.feature.example)
     }
 
     /// The value of a row that leaves the feature out, as the model gets it.
     fn default(&self) -> Option<String> {
-        self.feature.default.map(number)
+        self.feature.default.as_ref().map(|default| encoded(self.feature, default))
     }
 
     fn unit(&self) -> &str {
@@ -236,10 +239,19 @@ impl<'a> ChangeView<'a> {
     }
 }
 
+/// A value as a model of numbers gets it: a category as its index.
+pub(super) fn encoded(feature: &Feature, value: &Value) -> String {
+    match value {
+        Value::Text(text) => {
+            feature.domain.category_index(text).map_or_else(|| text.clone(), |index| index.to_string())
+        }
+        value => value.to_string(),
+    }
+}
+
 /// A number as an input takes it: short, and exactly itself when it is read again.
-pub(super) fn number(value: f32) -> String {
-    let plain = value == 0.0 || (1e-4..1e7).contains(&value.abs());
-    if plain { value.to_string() } else { format!("{value:e}") }
+pub(super) fn number(value: f64) -> String {
+    Value::Number(value).to_string()
 }
 
 fn size(bytes: u64) -> String {

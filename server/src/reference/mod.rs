@@ -8,7 +8,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use mainstay_models::spec::{Domain, Feature};
+use mainstay_models::spec::{Domain, Feature, Output, OutputKind};
 use mainstay_models::{ModelName, ModelSpec, Version};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -225,6 +225,8 @@ impl<'a> ModelReference<'a> {
     }
 }
 
+pub(crate) use self::schema::value as written;
+
 /// Whether two versions take the same features and give the same classes. The ranges that training saw may differ.
 pub fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
     let same = |(a, b): (&Feature, &Feature)| {
@@ -232,24 +234,40 @@ pub fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
             (Domain::Number { .. }, Domain::Number { .. }) => true,
             (a, b) => a == b,
         };
-        domain && a.name == b.name && a.unit == b.unit && a.default.is_some() == b.default.is_some()
+        domain
+            && a.dtype == b.dtype
+            && a.name == b.name
+            && a.unit == b.unit
+            && a.default.is_some() == b.default.is_some()
     };
     let (a_features, b_features) = (&a.input.features, &b.input.features);
-    a.output.label.classes == b.output.label.classes
-        && a_features.len() == b_features.len()
-        && a_features.iter().zip(b_features).all(same)
+    let outputs = match (&a.output, &b.output) {
+        (Output::Tensors(a), Output::Tensors(b)) => a == b,
+        (Output::Classifier(a), Output::Classifier(b)) => a.label.classes == b.label.classes,
+        _ => false,
+    };
+    outputs && a_features.len() == b_features.len() && a_features.iter().zip(b_features).all(same)
 }
 
 /// How much text of a card an account repeats.
 fn card_bytes(spec: &ModelSpec) -> usize {
     let feature = |feature: &Feature| {
         let categories = match &feature.domain {
-            Domain::Number { .. } => 0,
+            Domain::Number { .. } | Domain::Text | Domain::Truth => 0,
             Domain::Category(categories) => categories.iter().map(String::len).sum(),
         };
         feature.name.len() + feature.description.len() + categories
     };
-    let classes: usize = spec.output.label.classes.iter().map(String::len).sum();
+    let classes: usize = match &spec.output {
+        Output::Classifier(classifier) => classifier.label.classes.iter().map(String::len).sum(),
+        Output::Tensors(outputs) => outputs
+            .iter()
+            .map(|output| match &output.kind {
+                OutputKind::Label(names) | OutputKind::Map(names) => names.iter().map(String::len).sum(),
+                OutputKind::Value => output.name.len(),
+            })
+            .sum(),
+    };
     spec.description.len() + classes + spec.input.features.iter().map(feature).sum::<usize>()
 }
 

@@ -17,14 +17,14 @@ pub(super) fn model(model: &ModelReference<'_>, limits: &RequestLimits) -> Vec<O
     let name = model.name;
     let rows = golden_rows(model.spec());
     let records: Vec<Value> = rows.iter().map(|row| schema::record(model.spec(), row)).collect();
-    let labels: Value = rows.iter().map(|row| row.label).collect();
+    let known = known(predict::classes(model.spec(), &rows));
     let path = format!("/v1/models/{name}:predict");
     let example = Example {
         title: "instances".to_owned(),
         query: Vec::new(),
         body: Some((JSON, format!("{:#}", json!({"instances": records})))),
         status: 200,
-        answer: vec![("predictions", labels.clone())],
+        answer: known.clone(),
     };
     let predict = Operation {
         id: format!("v1.predict.{name}"),
@@ -34,7 +34,7 @@ pub(super) fn model(model: &ModelReference<'_>, limits: &RequestLimits) -> Vec<O
         description: "The V1 protocol.".to_owned(),
         parameters: Vec::new(),
         bodies: vec![(JSON, predict::instances(model, limits))],
-        answer: predictions(json!({"predictions": labels})),
+        answer: predictions(&known),
         errors: POST_ERRORS,
         examples: vec![example],
     };
@@ -54,24 +54,30 @@ pub(super) fn group(default: Option<&ModelReference<'_>>) -> Group {
     Group { name: "platforms".to_owned(), description: description.to_owned(), operations }
 }
 
-fn predictions(example: Value) -> Answer {
+/// What is known of an answer whose rows are of these classes.
+fn known(classes: Option<Value>) -> Vec<(&'static str, Value)> {
+    classes.map(|classes| ("predictions", classes)).into_iter().collect()
+}
+
+fn predictions(known: &[(&'static str, Value)]) -> Answer {
     let schema = object(&[("predictions", json!({"type": "array"}))]);
-    Answer { description: "The predicted classes.".to_owned(), schema, example: Some(example) }
+    let example = known.first().map(|(key, value)| json!({ *key: value }));
+    Answer { description: "The predictions.".to_owned(), schema, example }
 }
 
 fn invocations(model: &ModelReference<'_>) -> Operation {
     let spec = model.spec();
     let rows = golden_rows(spec);
     let records: Vec<Value> = rows.iter().map(|row| schema::record(spec, row)).collect();
-    let lists: Vec<Vec<Value>> = rows.iter().map(|row| predict::list(spec, row)).collect();
+    let lists: Vec<Vec<Value>> = rows.iter().map(|row| predict::list(row)).collect();
     let columns: Vec<&str> = spec.input.features.iter().map(|feature| feature.name.as_str()).collect();
-    let labels: Value = rows.iter().map(|row| row.label).collect();
+    let known = known(predict::classes(spec, &rows));
     let example = |title: &str, body: Value| Example {
         title: title.to_owned(),
         query: Vec::new(),
         body: Some((JSON, format!("{body:#}"))),
         status: 200,
-        answer: vec![("predictions", labels.clone())],
+        answer: known.clone(),
     };
     let list = || json!({"type": "array"});
     let request = json!({"anyOf": [
@@ -88,7 +94,7 @@ fn invocations(model: &ModelReference<'_>) -> Operation {
         description: "Reads data frames as MLflow writes them; also CSV.".to_owned(),
         parameters: Vec::new(),
         bodies: vec![(JSON, request)],
-        answer: predictions(json!({"predictions": labels})),
+        answer: predictions(&known),
         errors: POST_ERRORS,
         examples: vec![
             example("a data frame, split", json!({"dataframe_split": {"columns": columns, "data": lists}})),

@@ -1,7 +1,7 @@
 //! The operations of `/predict` and `/models/{name}/predict`: Mainstay's own dialect.
 
 use mainstay_models::ModelSpec;
-use mainstay_models::spec::GoldenRow;
+use mainstay_models::spec::{Expected, GoldenRow, Output, OutputKind, OutputTensor, Value as Known};
 use serde_json::{Value, json};
 
 use super::schema::{self, plain, value};
@@ -42,9 +42,12 @@ pub(super) fn group(model: &ModelReference<'_>, limits: &RequestLimits) -> Group
 pub(super) fn golden_rows(spec: &ModelSpec) -> Vec<&GoldenRow> {
     let mut rows: Vec<&GoldenRow> = Vec::new();
     for row in &spec.golden.rows {
-        let is_new = rows.iter().all(|shown| shown.label != row.label);
-        // A missing value cannot be asked for: there is no way to write it.
-        let can_be_written = row.features.iter().all(|value| value.is_finite());
+        let is_new = rows.iter().all(|shown| match (&shown.expected, &row.expected) {
+            (Expected::Class { label: shown, .. }, Expected::Class { label, .. }) => shown != label,
+            (shown, expected) => shown != expected,
+        });
+        // In a table or a query, an empty text is a feature that is left out.
+        let can_be_written = row.features.iter().all(|value| !matches!(value, Known::Text(text) if text.is_empty()));
         if rows.len() < ROWS_SHOWN && is_new && can_be_written {
             rows.push(row);
         }
@@ -74,9 +77,8 @@ fn answer(model: &ModelReference<'_>, rows: &[&GoldenRow]) -> Answer {
         "model": spec.name.as_str(),
         "version": spec.version.to_string(),
         "commit": model.commit,
-        "probability": probabilities(rows),
     });
-    for (key, value) in labels(spec, rows) {
+    for (key, value) in labels(spec, rows).into_iter().chain(others(spec, rows)) {
         example[key] = value;
     }
     Answer {
@@ -91,17 +93,69 @@ fn reference(model: &ModelReference<'_>, what: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{}.{what}", model.name)})
 }
 
+/// The classes that the answer to `rows` names; none of a model that is no classifier.
+pub(super) fn classes(spec: &ModelSpec, rows: &[&GoldenRow]) -> Option<Value> {
+    labels(spec, rows).into_iter().next().map(|(_, indices)| indices)
+}
+
+/// What the answer to `rows` says exactly.
 fn labels(spec: &ModelSpec, rows: &[&GoldenRow]) -> Vec<(&'static str, Value)> {
-    let classes = &spec.output.label.classes;
-    let label = |row: &&GoldenRow| classes.get(row.label as usize).cloned();
-    vec![
-        ("prediction", rows.iter().map(|row| row.label).collect()),
-        ("label", json!(rows.iter().map(label).collect::<Vec<_>>())),
-    ]
+    let indices: Vec<u32> = rows
+        .iter()
+        .filter_map(|row| match &row.expected {
+            Expected::Class { label, .. } => Some(*label),
+            Expected::Tensors(_) => None,
+        })
+        .collect();
+    let Output::Classifier(classifier) = &spec.output else { return Vec::new() };
+    let label = |index: &u32| classifier.label.classes.get(*index as usize).cloned();
+    let labels = json!(indices.iter().map(label).collect::<Vec<_>>());
+    vec![("prediction", json!(indices)), ("label", labels)]
+}
+
+/// What it says beside: probabilities, or the outputs of a model that is no classifier.
+fn others(spec: &ModelSpec, rows: &[&GoldenRow]) -> Vec<(&'static str, Value)> {
+    let outputs = match &spec.output {
+        Output::Classifier(_) => return vec![("probability", probabilities(rows))],
+        Output::Tensors(outputs) => outputs,
+    };
+    let column = |(at, output): (usize, &OutputTensor)| {
+        let row = |row: &&GoldenRow| match &row.expected {
+            Expected::Tensors(expected) => {
+                expected.get(at).map_or(Value::Null, |values| output_value(output, &output.shape, values))
+            }
+            Expected::Class { .. } => Value::Null,
+        };
+        rows.iter().map(row).collect::<Value>()
+    };
+    let columns: Vec<(String, Value)> =
+        outputs.iter().enumerate().map(|(at, output)| (output.name.clone(), column((at, output)))).collect();
+    let mut said = Vec::new();
+    if let Some((_, first)) = columns.first() {
+        said.push(("prediction", first.clone()));
+    }
+    if columns.len() > 1 {
+        said.push(("outputs", Value::Object(columns.into_iter().collect())));
+    }
+    said
+}
+
+/// Known values in the shape of what one row gets.
+fn output_value(output: &OutputTensor, shape: &[usize], values: &[Known]) -> Value {
+    if let OutputKind::Map(keys) = &output.kind {
+        return Value::Object(keys.iter().zip(values).map(|(key, known)| (key.clone(), value(known))).collect());
+    }
+    match shape.split_first() {
+        None => values.first().map_or(Value::Null, value),
+        Some((size, rest)) => values.chunks(values.len() / size).map(|part| output_value(output, rest, part)).collect(),
+    }
 }
 
 fn probabilities(rows: &[&GoldenRow]) -> Value {
-    let row = |row: &&GoldenRow| row.probability.iter().map(|p| schema::number(*p)).collect::<Value>();
+    let row = |row: &&GoldenRow| match &row.expected {
+        Expected::Class { probability, .. } => probability.iter().map(schema::number).collect::<Value>(),
+        Expected::Tensors(_) => Value::Null,
+    };
     rows.iter().map(row).collect()
 }
 
@@ -111,8 +165,7 @@ fn get(model: &ModelReference<'_>, path: &str, rows: &[&GoldenRow]) -> Operation
     let mut parameters = vec![version_parameter(model)];
     let mut query = Vec::new();
     for (column, feature) in spec.input.features.iter().enumerate() {
-        let encoded = first.first().map_or(feature.example, |row| row.features[column]);
-        let example = value(feature, encoded);
+        let example = value(first.first().map_or(&feature.example, |row| &row.features[column]));
         query.push((feature.name.clone(), plain(&example)));
         parameters.push(Parameter {
             name: feature.name.clone(),
@@ -154,7 +207,7 @@ fn get(model: &ModelReference<'_>, path: &str, rows: &[&GoldenRow]) -> Operation
 fn post(model: &ModelReference<'_>, limits: &RequestLimits, path: &str, rows: &[&GoldenRow]) -> Operation {
     let spec = model.spec();
     let records: Vec<Value> = rows.iter().map(|row| schema::record(spec, row)).collect();
-    let lists: Vec<Vec<Value>> = rows.iter().map(|row| list(spec, row)).collect();
+    let lists: Vec<Vec<Value>> = rows.iter().map(|row| list(row)).collect();
     let body = |title: &str, kind, text: String, rows: &[&GoldenRow]| Example {
         title: title.to_owned(),
         query: Vec::new(),
@@ -237,8 +290,8 @@ fn table_of(model: &ModelReference<'_>, limits: &RequestLimits) -> Value {
     })
 }
 
-pub(super) fn list(spec: &ModelSpec, row: &GoldenRow) -> Vec<Value> {
-    spec.input.features.iter().zip(&row.features).map(|(feature, encoded)| value(feature, *encoded)).collect()
+pub(super) fn list(row: &GoldenRow) -> Vec<Value> {
+    row.features.iter().map(value).collect()
 }
 
 fn table(spec: &ModelSpec, rows: &[Vec<Value>]) -> String {

@@ -1,22 +1,24 @@
 //! JSON Schemas (2020-12, as OpenAPI 3.1 has them) of what a model takes and gives, and of every error.
 
 use mainstay_models::ModelSpec;
-use mainstay_models::spec::{Domain, Feature, GoldenRow};
+use mainstay_models::spec::{Domain, Dtype, Feature, GoldenRow, Output, OutputKind, OutputTensor, Value as Known};
 use serde_json::{Map, Number, Value, json};
 
 /// The least number that is rounded to infinity as float32: 2^128 - 2^103.
 const FLOAT32_END: f64 = 3.402_823_567_797_336_6e38;
 
-/// A number as JSON has it: short, and exactly itself when it is read as float32 again.
-pub(super) fn number(value: f32) -> Value {
+/// A number as JSON has it: short, and exactly itself when it is read again.
+pub(super) fn number(value: impl ToString) -> Value {
     value.to_string().parse::<Number>().map_or(Value::Null, Value::Number)
 }
 
-/// The value that a model gets as `encoded`, as a request writes it.
-pub(super) fn value(feature: &Feature, encoded: f32) -> Value {
-    match &feature.domain {
-        Domain::Number { .. } => number(encoded),
-        Domain::Category(categories) => categories.get(encoded as usize).cloned().map_or(Value::Null, Value::String),
+/// A value of a card, as a request writes it.
+pub(crate) fn value(value: &Known) -> Value {
+    match value {
+        Known::Truth(truth) => (*truth).into(),
+        Known::Integer(integer) => number(integer),
+        Known::Number(value) => number(value),
+        Known::Text(text) => text.as_str().into(),
     }
 }
 
@@ -28,28 +30,38 @@ pub(super) fn plain(value: &Value) -> String {
 /// A golden row as a record.
 pub(super) fn record(spec: &ModelSpec, row: &GoldenRow) -> Value {
     let fields = spec.input.features.iter().zip(&row.features);
-    Value::Object(fields.map(|(feature, encoded)| (feature.name.clone(), value(feature, *encoded))).collect())
+    Value::Object(fields.map(|(feature, known)| (feature.name.clone(), value(known))).collect())
 }
 
 /// The schema of one feature's value.
 pub(super) fn feature(feature: &Feature) -> Value {
     let mut schema = match &feature.domain {
-        Domain::Number { min, max } => json!({
-            "type": "number",
-            // From there on float32 is infinite; the range of training is not a limit.
-            "exclusiveMinimum": -FLOAT32_END,
-            "exclusiveMaximum": FLOAT32_END,
-            "x-training-range": [number(*min), number(*max)],
-        }),
+        Domain::Number { min, max } => {
+            // The range of training is not a limit.
+            let mut schema = json!({"type": "number", "x-training-range": [number(min), number(max)]});
+            if let Some((least, greatest)) = feature.dtype.integers() {
+                schema["type"] = "integer".into();
+                schema["minimum"] = number(least);
+                schema["maximum"] = number(greatest);
+            } else if feature.dtype == Dtype::Fp32 {
+                // From there on float32 is infinite.
+                schema["exclusiveMinimum"] = (-FLOAT32_END).into();
+                schema["exclusiveMaximum"] = FLOAT32_END.into();
+            }
+            schema
+        }
         Domain::Category(categories) => json!({"type": "string", "enum": categories}),
+        // No zero byte.
+        Domain::Text => json!({"type": "string", "pattern": "^[^\\u0000]*$"}),
+        Domain::Truth => json!({"type": "boolean"}),
     };
     schema["description"] = feature_description(feature).into();
-    schema["examples"] = json!([value(feature, feature.example)]);
+    schema["examples"] = json!([value(&feature.example)]);
     if let Some(unit) = &feature.unit {
         schema["x-unit"] = unit.as_str().into();
     }
-    if let Some(default) = feature.default {
-        schema["default"] = value(feature, default);
+    if let Some(default) = &feature.default {
+        schema["default"] = value(default);
     }
     schema
 }
@@ -59,7 +71,7 @@ pub(super) fn feature_description(feature: &Feature) -> String {
     let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
     match &feature.domain {
         Domain::Number { min, max } => format!("{} Training saw {min} to {max}{unit}.", feature.description),
-        Domain::Category(_) => feature.description.clone(),
+        Domain::Category(_) | Domain::Text | Domain::Truth => feature.description.clone(),
     }
 }
 
@@ -92,7 +104,10 @@ pub(super) fn record_list(spec: &ModelSpec) -> Value {
 
 /// The schema of an answer.
 pub(super) fn answer(spec: &ModelSpec) -> Value {
-    let classes = &spec.output.label.classes;
+    let classes = match &spec.output {
+        Output::Classifier(classifier) => &classifier.label.classes,
+        Output::Tensors(outputs) => return tensors_answer(spec, outputs),
+    };
     json!({
         "type": "object",
         "description": "Columns: one entry per row of the request.",
@@ -122,6 +137,53 @@ pub(super) fn answer(spec: &ModelSpec) -> Value {
         },
         "required": ["model", "version", "commit", "prediction", "label", "probability"],
     })
+}
+
+/// The schema of an answer of a model that is no classifier.
+fn tensors_answer(spec: &ModelSpec, outputs: &[OutputTensor]) -> Value {
+    let column = |output: &OutputTensor| {
+        let unit = output.unit.as_ref().map(|unit| format!(", in {unit}")).unwrap_or_default();
+        let description = output.description.clone().unwrap_or_else(|| output.name.clone());
+        json!({"type": "array", "description": format!("{description}{unit}"), "items": output_row(output)})
+    };
+    let mut schema = json!({
+        "type": "object",
+        "description": "Columns: one entry per row of the request.",
+        "properties": {
+            "model": {"const": spec.name.as_str()},
+            "version": {"type": "string", "description": "The version that answered."},
+            "commit": {
+                "type": ["string", "null"],
+                "description": "The commit of the configuration repository that asked for it; null without one.",
+            },
+        },
+        "required": ["model", "version", "commit", "prediction"],
+    });
+    if let Some(first) = outputs.first() {
+        schema["properties"]["prediction"] = column(first);
+    }
+    if outputs.len() > 1 {
+        let columns: Map<String, Value> = outputs.iter().map(|output| (output.name.clone(), column(output))).collect();
+        schema["properties"]["outputs"] = json!({"type": "object", "properties": columns});
+    }
+    schema
+}
+
+/// The schema of what one row gets of an output. A number that is none is null.
+fn output_row(output: &OutputTensor) -> Value {
+    let one = match (&output.kind, output.dtype) {
+        (OutputKind::Label(classes), _) => json!({"enum": classes}),
+        (_, Dtype::String) => json!({"type": "string"}),
+        (_, Dtype::Bool) => json!({"type": "boolean"}),
+        (_, Dtype::Fp32 | Dtype::Fp64) => json!({"type": ["number", "null"]}),
+        _ => json!({"type": "integer"}),
+    };
+    if let OutputKind::Map(keys) = &output.kind {
+        let properties: Map<String, Value> = keys.iter().map(|key| (key.clone(), one.clone())).collect();
+        return json!({"type": "object", "properties": properties, "required": keys});
+    }
+    let list = |items, size: &usize| json!({"type": "array", "items": items, "minItems": size, "maxItems": size});
+    output.shape.iter().rev().fold(one, list)
 }
 
 /// The schema of every answer that is not the one asked for.

@@ -6,12 +6,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use mainstay_models::embedded::MODELS;
+use mainstay_models::spec::{Expected, GoldenRow};
 use serde_json::json;
 
 use super::*;
 use crate::engine::EngineChoice;
 use crate::monitor::Metrics;
 use crate::reload::Loader;
+use crate::rows::Rows;
 use crate::wire::{decode_csv, decode_form, decode_query, decode_records};
 
 const LIMITS: RequestLimits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 100, timeout: Duration::from_secs(1) };
@@ -42,8 +44,15 @@ fn every_example_of_a_prediction_is_a_golden_row() {
     let reference = Reference::of(&catalog, &LIMITS, None);
     let mut answered = 0;
     for model in &reference.models {
+        let spec = model.spec();
+        let Rows::Matrix(known) = Rows::golden(&spec.input, &spec.golden.rows) else { panic!("not of one tensor") };
+        let label = |row: &GoldenRow| match &row.expected {
+            Expected::Class { label, .. } => *label,
+            Expected::Tensors(_) => panic!("no classifier"),
+        };
+        let known = known.rows().into_iter().zip(&spec.golden.rows);
         let golden: BTreeSet<String> =
-            model.spec().golden.rows.iter().map(|row| format!("{:?} {}", row.features, row.label)).collect();
+            known.map(|(row, known)| format!("{:?} {}", row.to_vec(), label(known))).collect();
         let group = reference.groups.iter().find(|group| group.name == model.name.as_str()).unwrap();
         let predictions = group.operations.iter().filter(|operation| operation.path.ends_with("/predict"));
         for operation in predictions {
@@ -56,7 +65,7 @@ fn every_example_of_a_prediction_is_a_golden_row() {
                     Some((_, body)) => decode_records(signature, body.as_bytes(), 3),
                 };
                 assert_eq!(rows.is_ok(), example.status == 200, "{} {}: {rows:?}", operation.path, example.title);
-                let Ok(rows) = rows else { continue };
+                let Ok(Rows::Matrix(rows)) = rows else { continue };
                 let labels = &example.answer.iter().find(|(key, _)| *key == "prediction").unwrap().1;
                 for (row, label) in rows.rows().into_iter().zip(labels.as_array().unwrap()) {
                     assert!(golden.contains(&format!("{:?} {label}", row.to_vec())), "{}", example.title);

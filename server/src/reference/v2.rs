@@ -1,5 +1,6 @@
 //! The operations of the Open Inference Protocol (V2) under `/v2`.
 
+use mainstay_models::spec::{Feature, GoldenRow, Value as Known};
 use serde_json::{Value, json};
 
 use super::predict::golden_rows;
@@ -106,6 +107,15 @@ pub(super) fn operation(id: String, path: String, summary: &str, schema: Value, 
     }
 }
 
+/// A value as the model gets it: a category by its place.
+fn encoded(feature: &Feature, known: &Known) -> Value {
+    let place = match known {
+        Known::Text(text) => feature.domain.category_index(text).map(schema::number),
+        _ => None,
+    };
+    place.unwrap_or_else(|| schema::value(known))
+}
+
 fn infer(model: &ModelReference<'_>) -> Operation {
     let spec = model.spec();
     let name = model.name;
@@ -148,8 +158,11 @@ fn infer(model: &ModelReference<'_>) -> Operation {
     let mut request = object(&[("inputs", inputs)]);
     request["properties"]["id"] = json!({"type": "string", "description": "Given back."});
     let mut examples = Vec::new();
-    if let [input] = &metadata.inputs[..] {
-        let values: Vec<Value> = rows.iter().flat_map(|row| row.features.iter().map(|v| schema::number(*v))).collect();
+    if let ([input], Some(_)) = (&metadata.inputs[..], spec.input.matrix()) {
+        let encoded = |row: &&GoldenRow| -> Vec<Value> {
+            spec.input.features.iter().zip(&row.features).map(|(feature, known)| encoded(feature, known)).collect()
+        };
+        let values: Vec<Value> = rows.iter().flat_map(encoded).collect();
         let tensor = json!({
             "name": input.name,
             "shape": [rows.len(), spec.input.features.len()],

@@ -30,6 +30,7 @@ use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::reference::Documents;
 use crate::wire::Signature;
 
+mod folder;
 mod loads;
 mod memory;
 mod status;
@@ -38,6 +39,7 @@ mod tests;
 mod trial;
 mod verdict;
 
+pub use folder::FolderError;
 use loads::{Bench, Loads, Outcome};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
@@ -536,7 +538,7 @@ impl Loader {
         admission: &Admission,
     ) -> Result<LoadedVersion, String> {
         let (engine, not_compiled) = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
-        let signature = Signature::new(&spec);
+        let signature = Signature::new(&spec).with_interface(engine.interface());
         let metrics = self.metrics.version(&spec);
         Ok(LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics })
     }

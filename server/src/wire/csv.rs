@@ -4,18 +4,12 @@
 //! empty cell leaves the feature out, as a key that is not there does in a record.
 
 use csv::{ByteRecord, ReaderBuilder};
-use mainstay_models::spec::Domain;
-use ndarray::Array2;
 
-use super::{Cell, DecodeError, RowsBuilder, Signature, excerpt};
+use super::{DecodeError, RowsBuilder, Signature, excerpt};
+use crate::rows::{Cell, Rows};
 
 /// The rows that `body` asks about, at most `rows_max` of them. Without a header, cells stand in the features' order.
-pub fn decode(
-    signature: &Signature,
-    body: &[u8],
-    has_header: bool,
-    rows_max: usize,
-) -> Result<Array2<f32>, DecodeError> {
+pub fn decode(signature: &Signature, body: &[u8], has_header: bool, rows_max: usize) -> Result<Rows, DecodeError> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(body);
     let mut rows = RowsBuilder::new(signature, rows_max);
@@ -34,10 +28,9 @@ pub fn decode(
         }
         let faults = rows.details.len();
         for (&column, cell) in columns.iter().zip(&record) {
-            let is_number = matches!(signature.features[column].domain, Domain::Number { .. });
             match std::str::from_utf8(cell) {
                 Ok("") => {}
-                Ok(text) => rows.set(column, &cell_of(text, is_number)),
+                Ok(text) => rows.set(column, &Cell::written(text, &signature.features[column])),
                 Err(_) => rows.set(column, &Cell::Other("bytes that are not UTF-8")),
             }
         }
@@ -95,14 +88,6 @@ fn header(rows: &mut RowsBuilder<'_>, record: &ByteRecord, line: usize) -> Resul
     Err(DecodeError::Invalid(details))
 }
 
-/// The cell's text as a person means it: a number where the feature is one.
-pub(super) fn cell_of(text: &str, is_number: bool) -> Cell<'_> {
-    match text.trim().parse::<f64>() {
-        Ok(number) if is_number => Cell::Number(number),
-        _ => Cell::Text(text),
-    }
-}
-
 /// Whether there was another record. Bytes in memory, read as records of any length, do not fail.
 fn read(reader: &mut csv::Reader<&[u8]>, record: &mut ByteRecord) -> bool {
     reader.read_byte_record(record).expect("bytes in memory can be read")
@@ -118,16 +103,17 @@ fn line_of(body: &[u8], record: &ByteRecord) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
     use proptest::prelude::*;
 
     use super::*;
     use crate::wire::Detail;
-    use crate::wire::test_signatures::shipped;
+    use crate::wire::test_signatures::{matrix, shipped};
 
     const HEADER: &str = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)";
 
     fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
-        decode(&shipped("iris"), body.as_bytes(), true, 100)
+        decode(&shipped("iris"), body.as_bytes(), true, 100).map(matrix)
     }
 
     fn faults(body: &str) -> Vec<(usize, Option<usize>, String, String)> {
@@ -159,7 +145,7 @@ mod tests {
             assert_eq!(iris(&body).unwrap(), expected, "{body}");
         }
         let bare = b"5.1,3.5,1.1,0.2\n6.3,2.9,6,1.8\n";
-        assert_eq!(decode(&shipped("iris"), bare, false, 2).unwrap(), expected);
+        assert_eq!(decode(&shipped("iris"), bare, false, 2).map(matrix).unwrap(), expected);
     }
 
     #[test]
@@ -169,8 +155,8 @@ mod tests {
         let row = |kind: &str| {
             decode(&shipped("pred-main"), format!("{names}\n{kind},300,310,1500,40,0").as_bytes(), true, 1)
         };
-        assert_eq!(row("H").unwrap()[[0, 0]], 2.0);
-        assert_eq!(row("\"L\"").unwrap()[[0, 0]], 0.0);
+        assert_eq!(matrix(row("H").unwrap())[[0, 0]], 2.0);
+        assert_eq!(matrix(row("\"L\"").unwrap())[[0, 0]], 0.0);
         let Err(DecodeError::Invalid(details)) = row("1") else { panic!("1 was taken") };
         assert_eq!((details[0].expected.as_str(), details[0].got.as_str()), ("one of L, M, H", "the text \"1\""));
     }

@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use ndarray::Array2;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::records::{self, Instances, Key, Shared, Value};
 use super::{DecodeError, Signature, excerpt};
+use crate::rows;
 
 /// What a body has, without its values.
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct SplitOutline {
 }
 
 /// The rows that `body` asks about, at most `rows_max` of them.
-pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<rows::Rows, DecodeError> {
     let outline: Outline = serde_json::from_slice(body).map_err(|e| {
         let text = excerpt(&e.to_string());
         DecodeError::Malformed(format!("the body is not one that MLflow's servers read: {text}"))
@@ -200,13 +200,14 @@ impl<'de> Visitor<'de> for NamedRow<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::test_signatures::shipped;
+    use crate::wire::test_signatures::{matrix, shipped};
 
     fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
-        decode(&shipped("iris"), body.as_bytes(), 3)
+        decode(&shipped("iris"), body.as_bytes(), 3).map(matrix)
     }
 
     const COLUMNS: &str = r#"["petal width (cm)", "sepal length (cm)", "sepal width (cm)", "petal length (cm)"]"#;

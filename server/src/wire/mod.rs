@@ -8,8 +8,10 @@ use std::fmt::Write as _;
 
 use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Domain, Feature};
-use ndarray::Array2;
 use serde::Serialize;
+
+use crate::engine::Interface;
+use crate::rows::{Cell, Layout, Mismatch, Rows, Sheet};
 
 mod answer;
 mod csv;
@@ -77,16 +79,8 @@ fn invalid(details: &[Detail]) -> String {
 pub struct Signature {
     features: Vec<Feature>,
     column_of: HashMap<String, usize>,
+    layout: Layout,
     metadata: oip::Metadata,
-}
-
-/// One value of a request, before it is matched with a feature.
-#[derive(Debug, Clone, PartialEq)]
-enum Cell<'a> {
-    Number(f64),
-    Text(&'a str),
-    /// Anything that is a value of no feature, by its name in JSON.
-    Other(&'static str),
 }
 
 impl Signature {
@@ -94,7 +88,14 @@ impl Signature {
     pub fn new(spec: &ModelSpec) -> Self {
         let features = spec.input.features.clone();
         let column_of = features.iter().enumerate().map(|(column, feature)| (feature.name.clone(), column)).collect();
-        Self { features, column_of, metadata: oip::Metadata::new(spec) }
+        let metadata = oip::Metadata::of(&Interface::of_card(spec));
+        Self { features, column_of, layout: Layout::new(&spec.input), metadata }
+    }
+
+    /// The same of a model that is loaded: its file says in which form its labels come.
+    #[must_use]
+    pub fn with_interface(self, interface: &Interface) -> Self {
+        Self { metadata: oip::Metadata::of(interface), ..self }
     }
 
     /// The model's tensors.
@@ -108,15 +109,9 @@ impl Signature {
         format!("one of the features {}", names.join(", "))
     }
 
-    /// `cell` as the model takes it in `column`, or what was expected instead.
-    fn encode(&self, column: usize, cell: &Cell<'_>) -> Result<f32, Mismatch> {
-        let domain = &self.features[column].domain;
-        match (domain, cell) {
-            // A number that float32 cannot hold would reach the model as infinity.
-            (Domain::Number { .. }, Cell::Number(number)) if (*number as f32).is_finite() => Ok(*number as f32),
-            (Domain::Category(_), Cell::Text(text)) => domain.category_index(text).ok_or(Mismatch),
-            _ => Err(Mismatch),
-        }
+    /// Where the features lie in the model's tensors.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// What is right in `column`, in words.
@@ -125,25 +120,29 @@ impl Signature {
         match &feature.domain {
             Domain::Number { min, max } => {
                 let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
-                format!("a finite number, usually {min} to {max}{unit}")
+                let kind = match feature.dtype.integers() {
+                    Some(_) => format!("an integer of {}", feature.dtype),
+                    None => "a finite number".to_owned(),
+                };
+                format!("{kind}, usually {min} to {max}{unit}")
             }
             Domain::Category(categories) => format!("one of {}", categories.join(", ")),
+            Domain::Text => "a text without zero bytes".to_owned(),
+            Domain::Truth => "true or false".to_owned(),
         }
     }
 }
 
-/// A value that is not in its feature's domain.
-struct Mismatch;
-
-impl Cell<'_> {
-    /// The value as an error shows it: short, and never more than one line.
-    fn show(&self) -> String {
-        match self {
-            Cell::Number(number) if number.is_finite() && number.abs() >= 1e16 => format!("{number:e}"),
-            Cell::Number(number) => number.to_string(),
-            Cell::Text(text) => format!("the text \"{}\"", excerpt(text)),
-            Cell::Other(what) => (*what).to_owned(),
-        }
+/// The value as an error shows it: short, and never more than one line.
+fn show(cell: &Cell<'_>) -> String {
+    match cell {
+        Cell::Number(number) if number.is_finite() && number.abs() >= 1e16 => format!("{number:e}"),
+        Cell::Number(number) => number.to_string(),
+        Cell::Integer(integer) => integer.to_string(),
+        Cell::Large(integer) => integer.to_string(),
+        Cell::Text(text) => format!("the text \"{}\"", excerpt(text)),
+        Cell::Truth(truth) => truth.to_string(),
+        Cell::Other(what) => (*what).to_owned(),
     }
 }
 
@@ -160,9 +159,10 @@ fn excerpt(text: &str) -> String {
 struct RowsBuilder<'s> {
     signature: &'s Signature,
     rows_max: usize,
-    values: Vec<f32>,
+    sheet: Sheet<'s>,
     /// Which columns the row at hand has had.
     seen: Vec<bool>,
+    /// How many rows are whole.
     rows: usize,
     details: Vec<Detail>,
 }
@@ -170,7 +170,8 @@ struct RowsBuilder<'s> {
 impl<'s> RowsBuilder<'s> {
     fn new(signature: &'s Signature, rows_max: usize) -> Self {
         let seen = vec![false; signature.features.len()];
-        Self { signature, rows_max, values: Vec::new(), seen, rows: 0, details: Vec::new() }
+        let sheet = Sheet::new(&signature.layout);
+        Self { signature, rows_max, sheet, seen, rows: 0, details: Vec::new() }
     }
 
     /// Begins a row; false where there are too many.
@@ -179,8 +180,7 @@ impl<'s> RowsBuilder<'s> {
             return false;
         }
         self.seen.fill(false);
-        let missing = self.signature.features.iter().map(|feature| feature.default.unwrap_or_default());
-        self.values.extend(missing);
+        self.sheet.push_row();
         true
     }
 
@@ -202,12 +202,8 @@ impl<'s> RowsBuilder<'s> {
         if std::mem::replace(&mut self.seen[column], true) {
             return self.fault(name(), "each feature once".to_owned(), "it twice".to_owned());
         }
-        match self.signature.encode(column, cell) {
-            Ok(value) => {
-                let row = self.rows * self.signature.features.len();
-                self.values[row + column] = value;
-            }
-            Err(Mismatch) => self.fault(name(), self.signature.expected(column), cell.show()),
+        if let Err(Mismatch) = self.sheet.set(column, &self.signature.features[column], cell) {
+            self.fault(name(), self.signature.expected(column), show(cell));
         }
     }
 
@@ -229,21 +225,28 @@ impl<'s> RowsBuilder<'s> {
         }
     }
 
-    fn finish(self) -> Result<Array2<f32>, DecodeError> {
+    fn finish(self) -> Result<Rows, DecodeError> {
         if !self.details.is_empty() {
             return Err(DecodeError::Invalid(self.details));
         }
         if self.rows == 0 {
             return Err(DecodeError::Malformed("the request has no row; send at least one record".to_owned()));
         }
-        let shape = (self.rows, self.signature.features.len());
-        Ok(Array2::from_shape_vec(shape, self.values).expect("every row begun adds one value per feature"))
+        Ok(self.sheet.finish())
     }
 }
 
 #[cfg(test)]
 mod test_signatures {
     use super::*;
+
+    /// The matrix that some rows are.
+    pub fn matrix(rows: Rows) -> ndarray::Array2<f32> {
+        match rows {
+            Rows::Matrix(matrix) => matrix,
+            Rows::Tensors(_) => panic!("not of one float32 tensor"),
+        }
+    }
 
     /// The signature of the shipped model `name`, newest version.
     pub fn shipped(name: &str) -> Signature {

@@ -2,22 +2,20 @@
 
 use std::borrow::Cow;
 
-use ndarray::Array2;
 use percent_encoding::percent_decode_str;
 
-use super::csv::cell_of;
 use super::{DecodeError, RowsBuilder, Signature};
-use mainstay_models::spec::Domain;
+use crate::rows::{Cell, Rows};
 
 /// The one row that `query` (without `?`) asks about.
 ///
 /// `version` is the one reserved name; every other parameter is a feature, its value written as a person writes it.
-pub fn decode(signature: &Signature, query: &str) -> Result<Array2<f32>, DecodeError> {
+pub fn decode(signature: &Signature, query: &str) -> Result<Rows, DecodeError> {
     row_of(signature, parameters(query).filter(|(name, _)| name != "version"))
 }
 
 /// The one row that the form `body` (`application/x-www-form-urlencoded`) asks about; every field is a feature.
-pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Array2<f32>, DecodeError> {
+pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Rows, DecodeError> {
     let body = std::str::from_utf8(body);
     let body = body.map_err(|_| DecodeError::Malformed("the form in the body is not UTF-8".to_owned()))?;
     row_of(signature, parameters(body))
@@ -26,7 +24,7 @@ pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Array2<f32>, De
 fn row_of<'q>(
     signature: &Signature,
     fields: impl Iterator<Item = (Cow<'q, str>, Cow<'q, str>)>,
-) -> Result<Array2<f32>, DecodeError> {
+) -> Result<Rows, DecodeError> {
     let mut rows = RowsBuilder::new(signature, 1);
     rows.begin_row();
     for (name, value) in fields {
@@ -35,8 +33,8 @@ fn row_of<'q>(
         if value.is_empty() && feature.is_some_and(|feature| feature.default.is_some()) {
             continue;
         }
-        let is_number = feature.is_some_and(|feature| matches!(feature.domain, Domain::Number { .. }));
-        rows.set_named(&name, &cell_of(&value, is_number));
+        let cell = feature.map_or(Cell::Text(&value), |feature| Cell::written(&value, feature));
+        rows.set_named(&name, &cell);
     }
     rows.end_row();
     rows.finish()
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn an_address_bar_is_enough() {
-        let expected = ndarray::array![[5.1, 3.5, 1.1, 0.2]];
+        let expected = Rows::Matrix(ndarray::array![[5.1, 3.5, 1.1, 0.2]]);
         for query in [
             "sepal length (cm)=5.1&sepal width (cm)=3.5&petal length (cm)=1.1&petal width (cm)=0.2",
             "sepal+length+%28cm%29=5.1&sepal%20width%20(cm)=3.5&petal+length+(cm)=+1.1&petal+width+(cm)=.2&version=1.0.0&",
@@ -86,7 +84,7 @@ mod tests {
     #[test]
     fn a_form_is_a_row_in_the_body() {
         let body = b"sepal+length+%28cm%29=5.1&sepal+width+%28cm%29=3.5&petal+length+%28cm%29=1.1&petal+width+(cm)=0.2";
-        assert_eq!(decode_form(&shipped("iris"), body).unwrap(), ndarray::array![[5.1, 3.5, 1.1, 0.2]]);
+        assert_eq!(decode_form(&shipped("iris"), body).unwrap(), Rows::Matrix(ndarray::array![[5.1, 3.5, 1.1, 0.2]]));
         let with_version = [&body[..], b"&version=1.0.0"].concat();
         let Err(DecodeError::Invalid(details)) = decode_form(&shipped("iris"), &with_version) else {
             panic!("a version in the body was passed over")

@@ -7,14 +7,14 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use ndarray::Array2;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::de::SliceRead;
 
-use super::{Cell, DecodeError, RowsBuilder, Signature};
+use super::{DecodeError, RowsBuilder, Signature};
+use crate::rows::{Cell, Rows};
 
-/// The rows that `body` asks about, one float32 per feature, at most `rows_max` of them.
-pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Array2<f32>, DecodeError> {
+/// The rows that `body` asks about; at most `rows_max` of them.
+pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
     read(signature, body, rows_max, |state, json| Body(state).deserialize(json))
 }
 
@@ -24,7 +24,7 @@ pub(super) fn read(
     body: &[u8],
     rows_max: usize,
     parse: impl FnOnce(Shared<'_, '_>, &mut serde_json::Deserializer<SliceRead<'_>>) -> serde_json::Result<()>,
-) -> Result<Array2<f32>, DecodeError> {
+) -> Result<Rows, DecodeError> {
     let state = RefCell::new(State { rows: RowsBuilder::new(signature, rows_max), feature: None, too_many: false });
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = parse(&state, &mut json).and_then(|()| json.end());
@@ -282,12 +282,12 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.set(&Cell::Number(number as f64));
+        self.set(&i64::try_from(number).map_or(Cell::Large(number), Cell::Integer));
         Ok(())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.set(&Cell::Number(number as f64));
+        self.set(&Cell::Integer(number));
         Ok(())
     }
 
@@ -297,7 +297,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.set(&Cell::Other(if value { "true" } else { "false" }));
+        self.set(&Cell::Truth(value));
         Ok(())
     }
 
@@ -321,18 +321,19 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
     use proptest::prelude::*;
 
     use super::*;
     use crate::wire::Detail;
-    use crate::wire::test_signatures::shipped;
+    use crate::wire::test_signatures::{matrix, shipped};
 
     const FIRST_REQUEST: &str = r#"[
         {"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": 0.2},
         {"petal width (cm)": 1.8, "sepal length (cm)": 6.3, "sepal width (cm)": 2.9, "petal length (cm)": 6}]"#;
 
     fn iris(body: &str) -> Result<Array2<f32>, DecodeError> {
-        decode(&shipped("iris"), body.as_bytes(), 100)
+        decode(&shipped("iris"), body.as_bytes(), 100).map(matrix)
     }
 
     fn details(body: &str) -> Vec<Detail> {
@@ -363,8 +364,8 @@ mod tests {
             );
             decode(&shipped("pred-main"), body.as_bytes(), 1)
         };
-        assert_eq!(row(r#""L""#).unwrap()[[0, 0]], 0.0);
-        assert_eq!(row(r#""H""#).unwrap()[[0, 0]], 2.0);
+        assert_eq!(matrix(row(r#""L""#).unwrap())[[0, 0]], 0.0);
+        assert_eq!(matrix(row(r#""H""#).unwrap())[[0, 0]], 2.0);
         for bad in [r#""X""#, "0", "null"] {
             let Err(DecodeError::Invalid(details)) = row(bad) else { panic!("{bad}") };
             assert_eq!((details[0].feature.as_str(), details[0].expected.as_str()), ("type", "one of L, M, H"));
@@ -445,7 +446,7 @@ mod tests {
         #[test]
         fn rows_arrive_in_order_and_unchanged(rows in prop::collection::vec(any::<[i16; 4]>(), 1..20)) {
             let body = serde_json::to_vec(&rows).unwrap();
-            let decoded = decode(&shipped("iris"), &body, 20).unwrap();
+            let decoded = matrix(decode(&shipped("iris"), &body, 20).unwrap());
             let expected: Vec<f32> = rows.iter().flatten().map(|v| f32::from(*v)).collect();
             prop_assert_eq!(decoded.into_raw_vec_and_offset().0, expected);
         }

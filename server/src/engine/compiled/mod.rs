@@ -19,7 +19,9 @@ use prost::Message;
 use self::lower::Signature;
 use self::program::{Outputs, Program};
 use super::answer::Expected;
-use super::{Answer, RunError};
+use super::outputs::wrong_rows;
+use super::{Answer, Prediction, RunError};
+use crate::rows::Rows;
 
 /// A model that only ONNX Runtime can serve, and what of it is to blame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,13 +49,19 @@ impl Compiled {
     /// Compiles a file that has passed [`super::onnx::inspect`].
     pub(super) fn new(model: &[u8], spec: &ModelSpec) -> Result<Self, Unsupported> {
         let model = proto::Model::decode(model).map_err(|e| Unsupported::new(format!("a file that says: {e}")))?;
-        let (label, probability) = (&spec.output.label.tensor, &spec.output.probability.tensor);
+        let Some(input) = spec.input.matrix() else {
+            return Err(Unsupported::new("inputs other than one float32 tensor"));
+        };
+        let Some(output) = spec.output.classifier() else {
+            return Err(Unsupported::new("outputs other than a label and probabilities"));
+        };
+        let (label, probability) = (&output.label.tensor, &output.probability.tensor);
         let signature = Signature {
-            input: &spec.input.tensor,
+            input,
             features: spec.input.features.len(),
             label,
             probability,
-            classes: spec.output.label.classes.len(),
+            classes: output.label.classes.len(),
         };
         let program = lower::lower(&model, &signature)?;
         Ok(Self {
@@ -65,22 +73,21 @@ impl Compiled {
         })
     }
 
-    /// How many values a row has.
-    pub(super) fn features(&self) -> usize {
-        self.program.features
-    }
-
     /// Roughly how many steps of a nanosecond or two a row takes.
     pub(super) fn steps_per_row(&self) -> usize {
         self.steps_per_row
     }
 
     /// Runs rows of the model's width.
-    pub(super) fn run(&self, rows: &ArrayView2<'_, f32>) -> Result<Answer, RunError> {
+    pub(super) fn run(&self, rows: &Rows) -> Result<Prediction, RunError> {
+        let rows = match rows {
+            Rows::Matrix(matrix) if matrix.ncols() == self.program.features => matrix.view(),
+            other => return Err(wrong_rows(self.program.features, other)),
+        };
         OUTPUTS.with_borrow_mut(|outputs| {
             outputs.labels.clear();
             outputs.probabilities.clear();
-            self.program.run(rows, outputs);
+            self.program.run(&rows, outputs);
             let count = rows.nrows() as i64;
             let expected = Expected {
                 rows: rows.nrows(),
@@ -91,7 +98,7 @@ impl Compiled {
             let mut answer = Answer::with_capacity(rows.nrows(), self.classes);
             let shape = [count, self.classes as i64];
             answer.append(&expected, (&[count], &outputs.labels), (&shape, &outputs.probabilities))?;
-            Ok(answer)
+            Ok(Prediction::Classes(answer))
         })
     }
 

@@ -5,12 +5,12 @@
 //! the path into the request, and no request takes more memory than the rows it may have.
 
 use mainstay_models::ModelSpec;
-use mainstay_models::spec::Domain;
-use ndarray::Array2;
+use mainstay_models::spec::{self, Domain, Dtype, OutputKind};
 use serde::Serialize;
 
 use super::{Signature, excerpt};
-use crate::engine::Answer;
+use crate::engine::{InputError, Interface, Prediction, TensorInfo};
+use crate::rows::Rows;
 use crate::tensor::{Datatype, Elements, Tensor};
 
 pub mod grpc;
@@ -126,21 +126,16 @@ impl From<Fault> for Error {
 }
 
 impl Metadata {
-    /// The tensors of the model that `spec` describes.
-    pub fn new(spec: &ModelSpec) -> Self {
-        let tensor = |name: &str, datatype, shape: &[i64]| TensorMetadata {
-            name: name.to_owned(),
-            datatype,
-            shape: shape.to_owned(),
+    /// What `interface` says.
+    pub fn of(interface: &Interface) -> Self {
+        let tensor = |tensor: &TensorInfo| TensorMetadata {
+            name: tensor.name.clone(),
+            datatype: tensor.datatype,
+            shape: tensor.shape.clone(),
         };
-        let size = |count: usize| i64::try_from(count).expect("a card's lists are short");
-        let (features, classes) = (size(spec.input.features.len()), size(spec.output.label.classes.len()));
         Self {
-            inputs: vec![tensor(&spec.input.tensor, Datatype::Fp32, &[-1, features])],
-            outputs: vec![
-                tensor(&spec.output.label.tensor, Datatype::Int64, &[-1]),
-                tensor(&spec.output.probability.tensor, Datatype::Fp32, &[-1, classes]),
-            ],
+            inputs: interface.inputs().iter().map(tensor).collect(),
+            outputs: interface.outputs().iter().map(tensor).collect(),
         }
     }
 
@@ -229,77 +224,86 @@ impl Metadata {
 }
 
 /// The rows of a checked request, whose values are held to the features that they are of.
-pub fn rows(signature: &Signature, inputs: Vec<Tensor>) -> Result<Array2<f32>, Error> {
-    let tensor = inputs.into_iter().next().expect("a checked request has the model's inputs");
-    let shape = (tensor.shape()[0], tensor.shape()[1]);
-    let Elements::Fp32(values) = tensor.into_elements() else { unreachable!("a checked input has its datatype") };
-    let bad = values.chunks_exact(shape.1).enumerate().find_map(|(row, values)| {
-        let column = values.iter().zip(&signature.features).position(|(value, feature)| match &feature.domain {
-            Domain::Number { .. } => !value.is_finite(),
-            Domain::Category(categories) => value.fract() != 0.0 || !(0.0..categories.len() as f32).contains(value),
-        });
-        column.map(|column| (row, column, values[column]))
-    });
-    if let Some((row, column, value)) = bad {
-        let feature = &signature.features[column];
-        let expected = match &feature.domain {
-            Domain::Number { .. } => format!("a finite number for `{}`", feature.name),
-            Domain::Category(categories) => {
+pub fn rows(signature: &Signature, interface: &Interface, inputs: Vec<Tensor>) -> Result<Rows, Error> {
+    let names: Vec<String> = inputs.iter().map(|input| input.name().to_owned()).collect();
+    let rows = interface.rows(inputs, usize::MAX).map_err(|error| {
+        let (path, got) = match &error {
+            InputError::Text { index, element, .. } => (format!("inputs[{index}].data[{element}]"), "other bytes"),
+            _ => ("inputs".to_owned(), "something else"),
+        };
+        Fault::new(path, format!("what the model takes ({error})"), got)
+    })?;
+    if let Some((feature, row, got)) = rows.first_mismatch(&signature.layout, &signature.features) {
+        let (tensor, column) = signature.layout.place(feature);
+        let input = names.iter().position(|name| *name == interface.inputs()[tensor].name).unwrap_or_default();
+        let feature = &signature.features[feature];
+        let expected = match (&feature.domain, feature.dtype) {
+            (Domain::Category(categories), Dtype::String) => {
+                format!("one of {} for `{}`", categories.join(", "), feature.name)
+            }
+            (Domain::Category(categories), _) => {
                 format!("the place of a category of `{}`, 0 to {}", feature.name, categories.len() - 1)
             }
+            _ => format!("a finite number for `{}`", feature.name),
         };
-        return Err(Fault::new(format!("inputs[0].data[{row}][{column}]"), expected, value.to_string()).into());
+        return Err(Fault::new(format!("inputs[{input}].data[{row}][{column}]"), expected, excerpt(&got)).into());
     }
-    Ok(Array2::from_shape_vec(shape, values).expect("a tensor has as many elements as its shape says"))
+    Ok(rows)
 }
 
 /// What `wanted` asks for of an answer, in its order.
-pub fn outputs(spec: &ModelSpec, answer: Answer, wanted: &[Wanted], is_binary: bool) -> Vec<Output> {
-    let rows = answer.labels.len();
-    let (label, probability) = (&spec.output.label, &spec.output.probability);
-    let labels = || {
-        let elements = answer.labels.iter().map(|&class| i64::from(class)).collect();
-        Tensor::new(label.tensor.clone(), vec![rows], Elements::Int64(elements))
-    };
-    let valid = "an answer has one label and one probability per class for each row";
+pub fn outputs(
+    spec: &ModelSpec,
+    interface: &Interface,
+    prediction: Prediction,
+    wanted: &[Wanted],
+    is_binary: bool,
+) -> Vec<Output> {
+    let tensors = interface.tensors(prediction);
     if wanted.is_empty() {
-        let labels = labels().expect(valid);
-        let shape = answer.probabilities.shape().to_vec();
-        let elements = Elements::Fp32(answer.probabilities.into_raw_vec_and_offset().0);
-        let scores = Tensor::new(probability.tensor.clone(), shape, elements).expect(valid);
-        return [labels, scores].map(|tensor| Output { tensor, is_binary }).into();
+        return tensors.into_iter().map(|tensor| Output { tensor, is_binary }).collect();
     }
     let output = |wanted: &Wanted| {
         let is_binary = wanted.is_binary.unwrap_or(is_binary);
-        let tensor = if wanted.name == label.tensor {
-            labels()
-        } else if let Some(count) = wanted.classes {
-            best(&probability.tensor, &answer.probabilities, &label.classes, count)
-        } else {
-            let elements = answer.probabilities.iter().copied().collect();
-            Tensor::new(probability.tensor.clone(), answer.probabilities.shape().to_vec(), Elements::Fp32(elements))
+        let tensor = tensors.iter().find(|tensor| tensor.name() == wanted.name);
+        let tensor = tensor.expect("what is wanted has been checked");
+        let tensor = match wanted.classes {
+            Some(count) => best(tensor, &class_names(spec, tensor.name()), count),
+            None => tensor.clone(),
         };
-        Output { tensor: tensor.expect(valid), is_binary }
+        Output { tensor, is_binary }
     };
     wanted.iter().map(output).collect()
 }
 
+/// What the scores of an output are of; none of an output that the card does not name classes of.
+fn class_names(spec: &ModelSpec, output: &str) -> Vec<String> {
+    match &spec.output {
+        spec::Output::Classifier(classifier) => classifier.label.classes.clone(),
+        spec::Output::Tensors(outputs) => match outputs.iter().find(|known| known.name == output).map(|o| &o.kind) {
+            Some(OutputKind::Map(keys)) => keys.clone(),
+            _ => Vec::new(),
+        },
+    }
+}
+
 /// The `count` best classes of each row as `score:index:name`, the best first.
-fn best(
-    name: &str,
-    scores: &Array2<f32>,
-    classes: &[String],
-    count: usize,
-) -> Result<Tensor, crate::tensor::ShapeError> {
-    let count = count.min(classes.len());
-    let mut elements = Vec::with_capacity(scores.nrows() * count);
-    for row in scores.rows() {
-        let mut order: Vec<usize> = (0..row.len()).collect();
+fn best(scores: &Tensor, classes: &[String], count: usize) -> Tensor {
+    let (rows, width) = (scores.shape()[0], scores.shape().get(1).copied().unwrap_or(1));
+    let Elements::Fp32(values) = scores.elements() else { return scores.clone() };
+    let count = count.min(width);
+    let mut elements = Vec::with_capacity(rows * count);
+    for row in values.chunks_exact(width) {
+        let mut order: Vec<usize> = (0..width).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        let words = |&class: &usize| format!("{:.6}:{class}:{}", row[class], classes[class]).into_bytes();
+        let words = |&class: &usize| match classes.get(class) {
+            Some(name) => format!("{:.6}:{class}:{name}", row[class]).into_bytes(),
+            None => format!("{:.6}:{class}", row[class]).into_bytes(),
+        };
         elements.extend(order.iter().take(count).map(words));
     }
-    Tensor::new(name, vec![scores.nrows(), count], Elements::Bytes(elements))
+    let whole = "each row has as many of its best classes";
+    Tensor::new(scores.name(), vec![rows, count], Elements::Bytes(elements)).expect(whole)
 }
 
 fn datatype_name<S: serde::Serializer>(datatype: &Datatype, serializer: S) -> Result<S::Ok, S::Error> {
