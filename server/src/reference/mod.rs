@@ -17,10 +17,12 @@ use crate::api::RequestLimits;
 use crate::catalog::{Catalog, CatalogModel, LoadedVersion};
 
 mod openapi;
+mod platforms;
 mod postman;
 mod predict;
 mod schema;
 mod server;
+mod v2;
 
 /// The most models that one account describes.
 const MODELS_MAX: usize = 50;
@@ -156,6 +158,8 @@ impl<'a> Reference<'a> {
         models.sort_by_key(|model| model.name);
         left_out.sort();
         let mut groups: Vec<Group> = models.iter().map(|model| predict::group(model, limits)).collect();
+        groups.push(v2::group());
+        groups.push(platforms::group(models.iter().find(|model| model.is_default)));
         groups.push(server::group(catalog));
         Self { models, left_out, groups }
     }

@@ -5,7 +5,7 @@ use mainstay_models::spec::{Expected, GoldenRow, Output, OutputKind, OutputTenso
 use serde_json::{Value, json};
 
 use super::schema::{self, plain, value};
-use super::{Answer, Example, Group, ModelReference, Operation, Parameter, ROWS_SHOWN, encoded};
+use super::{Answer, Example, Group, ModelReference, Operation, Parameter, ROWS_SHOWN, encoded, platforms, v2};
 use crate::api::RequestLimits;
 
 const JSON: &str = "application/json";
@@ -33,11 +33,13 @@ pub(super) fn group(model: &ModelReference<'_>, limits: &RequestLimits) -> Group
         operations.push(get(model, "/predict", &rows));
         operations.push(post(model, limits, "/predict", &rows));
     }
+    operations.extend(v2::model(model));
+    operations.extend(platforms::model(model, limits));
     Group { name: name.to_string(), description, operations }
 }
 
 /// A golden row of each of the first few classes: each example shows another answer.
-fn golden_rows(spec: &ModelSpec) -> Vec<&GoldenRow> {
+pub(super) fn golden_rows(spec: &ModelSpec) -> Vec<&GoldenRow> {
     let mut rows: Vec<&GoldenRow> = Vec::new();
     for row in &spec.golden.rows {
         let is_new = rows.iter().all(|shown| match (&shown.expected, &row.expected) {
@@ -89,6 +91,11 @@ fn answer(model: &ModelReference<'_>, rows: &[&GoldenRow]) -> Answer {
 /// A reference to one of the schemas that [`super::openapi`] keeps for each model.
 fn reference(model: &ModelReference<'_>, what: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{}.{what}", model.name)})
+}
+
+/// The classes that the answer to `rows` names; none of a model that is no classifier.
+pub(super) fn classes(spec: &ModelSpec, rows: &[&GoldenRow]) -> Option<Value> {
+    labels(spec, rows).into_iter().next().map(|(_, indices)| indices)
 }
 
 /// What the answer to `rows` says exactly.
@@ -250,19 +257,26 @@ fn post(model: &ModelReference<'_>, limits: &RequestLimits, path: &str, rows: &[
 
 /// The schema of a JSON body.
 fn request(model: &ModelReference<'_>, limits: &RequestLimits) -> Value {
-    let rows = json!({
+    json!({"anyOf": [rows_of(model, limits), reference(model, "Record"), instances(model, limits)]})
+}
+
+/// The schema of `{"instances": […]}`.
+pub(super) fn instances(model: &ModelReference<'_>, limits: &RequestLimits) -> Value {
+    json!({
+        "type": "object",
+        "properties": {"instances": rows_of(model, limits), "parameters": {"description": "Passed over."}},
+        "required": ["instances"],
+        "additionalProperties": false,
+    })
+}
+
+fn rows_of(model: &ModelReference<'_>, limits: &RequestLimits) -> Value {
+    json!({
         "type": "array",
         "items": {"anyOf": [reference(model, "Record"), reference(model, "Row")]},
         "minItems": 1,
         "maxItems": limits.rows_max,
-    });
-    let instances = json!({
-        "type": "object",
-        "properties": {"instances": rows, "parameters": {"description": "Passed over."}},
-        "required": ["instances"],
-        "additionalProperties": false,
-    });
-    json!({"anyOf": [rows, reference(model, "Record"), instances]})
+    })
 }
 
 /// The schema of a table: what its lines mean.
@@ -276,7 +290,7 @@ fn table_of(model: &ModelReference<'_>, limits: &RequestLimits) -> Value {
     })
 }
 
-fn list(row: &GoldenRow) -> Vec<Value> {
+pub(super) fn list(row: &GoldenRow) -> Vec<Value> {
     row.features.iter().map(value).collect()
 }
 

@@ -54,7 +54,8 @@ fn every_example_of_a_prediction_is_a_golden_row() {
         let golden: BTreeSet<String> =
             known.map(|(row, known)| format!("{:?} {}", row.to_vec(), label(known))).collect();
         let group = reference.groups.iter().find(|group| group.name == model.name.as_str()).unwrap();
-        for operation in group.operations.iter().filter(|operation| operation.path.ends_with("/predict")) {
+        let predictions = group.operations.iter().filter(|operation| operation.path.ends_with("/predict"));
+        for operation in predictions {
             for example in &operation.examples {
                 let signature = &model.version.signature;
                 let rows = match &example.body {
@@ -130,7 +131,7 @@ fn many_models_are_described_within_bounds_and_each_alone() {
     let left_out = whole.left_out.last().copied().unwrap();
     let document = whole.openapi();
     assert!(document["info"]["description"].as_str().unwrap().contains(left_out.as_str()));
-    assert!(text(&document).len() < 2 << 20, "{} bytes", text(&document).len());
+    assert!(text(&document).len() < 4 << 20, "{} bytes", text(&document).len());
     let alone = Reference::of(&catalog, &LIMITS, Some(left_out));
     assert_eq!((alone.models.len(), alone.left_out.len()), (1, 0));
     assert!(alone.openapi()["paths"][format!("/models/{left_out}/predict")].is_object());
@@ -139,7 +140,7 @@ fn many_models_are_described_within_bounds_and_each_alone() {
 #[test]
 fn an_empty_catalog_has_an_account_too() {
     let document = Reference::of(&Catalog::default(), &LIMITS, None).openapi();
-    assert_eq!(document["paths"].as_object().unwrap().len(), 3);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 9);
 }
 
 #[test]

@@ -93,9 +93,18 @@ impl<'de> Visitor<'de> for Body<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let first = map.next_key_seed(KeyOf(self.0))?;
+        let mut first = map.next_key_seed(KeyOf(self.0))?;
+        // The keys may come in any order.
+        let has_parameters = matches!(&first, Some(Key::Unknown(name)) if name == "parameters");
+        if has_parameters {
+            map.next_value::<IgnoredAny>()?;
+            first = map.next_key_seed(KeyOf(self.0))?;
+        }
         // A feature of that name comes first.
         if !matches!(&first, Some(Key::Unknown(name)) if name == "instances") {
+            if has_parameters {
+                return Err(A::Error::custom("`parameters` is no feature, and no `instances` follow it"));
+            }
             return read_record(self.0, map, first);
         }
         map.next_value_seed(Instances(self.0))?;
@@ -339,6 +348,7 @@ mod tests {
         let rows = iris(FIRST_REQUEST).unwrap();
         assert_eq!(rows, ndarray::array![[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6.0, 1.8]]);
         assert_eq!(iris(&format!(r#"{{"instances": {FIRST_REQUEST}, "parameters": {{"a": [1]}}}}"#)).unwrap(), rows);
+        assert_eq!(iris(&format!(r#"{{"parameters": {{"a": [1]}}, "instances": {FIRST_REQUEST}}}"#)).unwrap(), rows);
         assert_eq!(iris(r#"{"instances": [[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6, 1.8]]}"#).unwrap(), rows);
         let one = FIRST_REQUEST.split_inclusive('}').next().unwrap().trim_start_matches('[');
         assert_eq!(iris(one).unwrap(), rows.slice(ndarray::s![..1, ..]));
@@ -400,7 +410,12 @@ mod tests {
         for body in
             ["", "[", "[{}", "null", "1", "\"a\"", "[1]", "[null]", "[]", "{\"instances\": {}}", "[{}] []", "[{},]"]
                 .into_iter()
-                .chain(["{\"instances\": [], \"extra\": 1}", "[{\"sepal length (cm)\": 1e400}]", "[{\"a\": NaN}]"])
+                .chain([
+                    "{\"instances\": [], \"extra\": 1}",
+                    "{\"parameters\": 1, \"a\": 1}",
+                    "[{\"sepal length (cm)\": 1e400}]",
+                    "[{\"a\": NaN}]",
+                ])
         {
             assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
         }
