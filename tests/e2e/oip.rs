@@ -178,7 +178,7 @@ fn a_bad_request_is_told_the_path_to_its_fault() {
         (of(&|r| r["inputs"][0]["name"] = json!("features_")), 400, "inputs[0].name"),
         (of(&|r| r["outputs"] = json!([{"name": "scores"}])), 400, "outputs[0].name"),
         (good.replace("5.1", "1e400"), 400, "inputs[0].data[0]"),
-        (good.replace("5.1", "NaN"), 400, "inputs[0].data[0]"),
+        (good.replace("5.1", "NaN"), 400, "inputs[0].data"),
         (good.replace("features", "\\udc00"), 400, "inputs[0].name"),
         (good.replace("\"id\"", "\"inputs\": [], \"id\""), 400, "inputs"),
         (format!("{{\"inputs\": {}", "[".repeat(90_000)), 400, "inputs[0]"),
