@@ -75,6 +75,9 @@ impl Runner {
         rows: Rows,
         deadline: Instant,
     ) -> Result<Prediction, RunnerError> {
+        if Instant::now() >= deadline {
+            return Err(RunnerError::Late);
+        }
         if rows.len() <= version.engine.inline_rows_max()
             && let Some(result) = version.engine.try_run(&rows)
         {
