@@ -1,6 +1,6 @@
 //! The data listener: accepts, speaks HTTP/1.1 and HTTP/2, bounds everything, and drains gracefully.
 //!
-//! A connection is given to the core with the fewest, and stays there: [`core`] says what a core is. The layers of a
+//! A connection is given to the core with the fewest, and stays there: `core` says what a core is. The layers of a
 //! request, from the outside in:
 //!
 //! 1. its id: the client's `x-request-id`, or a new one; on every answer, also on errors;

@@ -1,7 +1,7 @@
 //! What may be asked of the models being served, and what is answered: one account, told in several forms.
 //!
 //! [`Reference`] lists operations, each with the real names, ranges and categories of a model, with examples that are
-//! golden rows, and so known to work. [`openapi`] and [`postman`] write it down for tools; the page at `/docs` shows it to
+//! golden rows, and so known to work. `openapi` and `postman` write it down for tools; the page at `/docs` shows it to
 //! people. A form of it is bounded, however many models there are: those beyond the bound have accounts of their own.
 //! Knows what routes mean. Does not know how they are answered.
 
