@@ -212,15 +212,18 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let begun = Instant::now();
-        self.metrics.in_flight.inc();
-        // Counts down also where the client leaves and this future is dropped.
-        let _in_flight = InFlight(&self.metrics);
+        let _in_flight = InFlight::begin(&self.metrics);
         let version = head.uri.query().and_then(|query| wire::query_parameter(query, "version"));
-        let picked = self.catalog.load().pick(model, version.as_deref());
-        let picked = picked.map_err(ApiError::from).inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let picked = self.pick(model, version.as_deref())?;
         let result = self.run(head, body, &picked, begun, request_id).await;
         self.count_refusal(&picked, begun, &result);
         result
+    }
+
+    /// The version that answers a prediction; a request for one that is not there is counted as refused.
+    fn pick(&self, model: Option<&str>, version: Option<&str>) -> Result<Picked, ApiError> {
+        let picked = self.catalog.load().pick(model, version).map_err(ApiError::from);
+        picked.inspect_err(|e| self.metrics.refused(None, e.status()))
     }
 
     /// Counts a request that `picked` does not answer.
@@ -270,8 +273,7 @@ impl Api {
             Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
-                let body = self.read(body, deadline).await?;
-                let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+                let body = self.read(coding, body, deadline).await?;
                 // Turned away before it is decoded, which is most of what turning it away would cost.
                 if is_for_the_queue(version, &body) && !self.runner.has_place() {
                     return Err(ApiError::overloaded());
@@ -292,16 +294,18 @@ impl Api {
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
     async fn decode(&self, version: &Arc<LoadedVersion>, form: BodyForm, body: Bytes) -> Result<Rows, DecodeError> {
-        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
-        let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
-        on_its_thread(version, size_bytes, decode).await
+        let rows_max = self.limits.rows_max;
+        on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
     }
 
-    async fn read<B>(&self, body: B, deadline: Instant) -> Result<Bytes, ApiError>
+    /// The whole body, unpacked; its bound holds before and after.
+    async fn read<B>(&self, coding: Coding, body: B, deadline: Instant) -> Result<Bytes, ApiError>
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        body::read(body, self.limits.body_bytes_max, deadline).await
+        let bytes_max = self.limits.body_bytes_max;
+        let body = body::read(body, bytes_max, deadline).await?;
+        compression::inflate(coding, body, bytes_max).await
     }
 }
 
@@ -311,17 +315,17 @@ fn is_for_the_queue(version: &LoadedVersion, body: &Bytes) -> bool {
     body.len() > LARGE_BODY_BYTES.max(inline_bytes)
 }
 
-/// Decodes a body of `size_bytes` here if it is small, and else on a thread that may block.
+/// Decodes a body here if it is small, and else on a thread that may block.
 async fn on_its_thread<T: Send + 'static>(
     version: &Arc<LoadedVersion>,
-    size_bytes: usize,
-    decode: impl FnOnce(&LoadedVersion) -> T + Send + 'static,
+    body: Bytes,
+    decode: impl FnOnce(&LoadedVersion, &Bytes) -> T + Send + 'static,
 ) -> T {
-    if size_bytes <= INLINE_BODY_BYTES_MAX {
-        return decode(version);
+    if body.len() <= INLINE_BODY_BYTES_MAX {
+        return decode(version, &body);
     }
     let version = Arc::clone(version);
-    tokio::task::spawn_blocking(move || decode(&version)).await.expect("no body makes a decoder panic")
+    tokio::task::spawn_blocking(move || decode(&version, &body)).await.expect("no body makes a decoder panic")
 }
 
 /// Says in the head of an answer which version gave it.
@@ -331,8 +335,15 @@ fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
     response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
 }
 
-/// Counts a request as being answered until it is dropped.
+/// Counts a request as being answered until it is dropped, also where the client leaves and its future is dropped.
 struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.in_flight.inc();
+        Self(metrics)
+    }
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {

@@ -117,9 +117,8 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let begun = Instant::now();
-        self.metrics.in_flight.inc();
-        let _in_flight = InFlight(&self.metrics);
-        let picked = pick(&self.catalog.load(), named).inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let _in_flight = InFlight::begin(&self.metrics);
+        let picked = self.pick(Some(&named.model), named.version.as_deref())?;
         let result = self.infer_with(head, body, &picked, begun, request_id).await;
         self.count_refusal(&picked, begun, &result);
         result
@@ -140,8 +139,7 @@ impl Api {
         let coding = Coding::of_body(head)?;
         let json_bytes = header_length(head)?;
         let latest = begun + self.limits.timeout;
-        let body = self.read(body, latest).await?;
-        let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+        let body = self.read(coding, body, latest).await?;
         let request = self.decode_v2(version, body, json_bytes).await?;
         let id = request.id.clone();
         let (outputs, phases) = self.predict_v2(picked, request, begun, latest, request_id).await?;
@@ -169,10 +167,8 @@ impl Api {
         decode: impl FnOnce(&LoadedVersion) -> Result<Request, oip::Error>,
     ) -> Result<(Picked, Option<String>, Vec<oip::Output>), ApiError> {
         let begun = Instant::now();
-        self.metrics.in_flight.inc();
-        let _in_flight = InFlight(&self.metrics);
-        let picked = self.catalog.load().pick(Some(model), version).map_err(ApiError::from);
-        let picked = picked.inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let _in_flight = InFlight::begin(&self.metrics);
+        let picked = self.pick(Some(model), version)?;
         let answered = async {
             let request = decode(&picked.version)?;
             let (id, (outputs, phases)) =
@@ -210,12 +206,12 @@ impl Api {
         body: Bytes,
         json_bytes: Option<usize>,
     ) -> Result<Request, oip::Error> {
-        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
-        let decode = move |version: &LoadedVersion| match json_bytes {
-            Some(0) => oip::json::decode_raw(version.signature.metadata(), &body, rows_max),
-            json_bytes => oip::json::decode(version.signature.metadata(), &body, json_bytes, rows_max),
+        let rows_max = self.limits.rows_max;
+        let decode = move |version: &LoadedVersion, body: &Bytes| match json_bytes {
+            Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),
+            json_bytes => oip::json::decode(version.signature.metadata(), body, json_bytes, rows_max),
         };
-        on_its_thread(version, size_bytes, decode).await
+        on_its_thread(version, body, decode).await
     }
 }
 

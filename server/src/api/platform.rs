@@ -77,10 +77,8 @@ impl Api {
             return Err(ApiError::method(&head.method, "POST"));
         }
         let begun = Instant::now();
-        self.metrics.in_flight.inc();
-        let _in_flight = InFlight(&self.metrics);
-        let picked = self.catalog.load().pick(model, None).map_err(ApiError::from);
-        let picked = picked.inspect_err(|e| self.metrics.refused(None, e.status()))?;
+        let _in_flight = InFlight::begin(&self.metrics);
+        let picked = self.pick(model, None)?;
         let result = self.predict_plainly(head, body, form, &picked, begun, request_id).await;
         self.count_refusal(&picked, begun, &result);
         result
@@ -102,8 +100,7 @@ impl Api {
         let coding = Coding::of_body(head)?;
         let form = form.of_body(head)?;
         let deadline = begun + self.limits.timeout;
-        let body = self.read(body, deadline).await?;
-        let body = compression::inflate(coding, body, self.limits.body_bytes_max).await?;
+        let body = self.read(coding, body, deadline).await?;
         let rows = self.decode_form(version, form, body).await?;
         let mut phases = Phases::decoded(begun, rows.len());
         let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
@@ -120,9 +117,8 @@ impl Api {
     }
 
     async fn decode_form(&self, version: &Arc<LoadedVersion>, form: Form, body: Bytes) -> Result<Rows, DecodeError> {
-        let (rows_max, size_bytes) = (self.limits.rows_max, body.len());
-        let decode = move |version: &LoadedVersion| form.decode(&version.signature, &body, rows_max);
-        on_its_thread(version, size_bytes, decode).await
+        let rows_max = self.limits.rows_max;
+        on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
     }
 }
 

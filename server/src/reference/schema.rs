@@ -108,45 +108,32 @@ pub(super) fn answer(spec: &ModelSpec) -> Value {
         Output::Classifier(classifier) => &classifier.label.classes,
         Output::Tensors(outputs) => return tensors_answer(spec, outputs),
     };
-    json!({
-        "type": "object",
-        "description": "Columns: one entry per row of the request.",
-        "properties": {
-            "model": {"const": spec.name.as_str()},
-            "version": {"type": "string", "description": "The version that answered."},
-            "commit": {
-                "type": ["string", "null"],
-                "description": "The commit of the configuration repository that asked for it; null without one.",
-            },
-            "prediction": {
-                "type": "array",
-                "description": "The predicted class, as an index into the classes.",
-                "items": {"type": "integer", "minimum": 0, "maximum": classes.len() - 1},
-            },
-            "label": {"type": "array", "description": "The predicted class's name.", "items": {"enum": classes}},
-            "probability": {
-                "type": "array",
-                "description": "One probability per class.",
-                "items": {
-                    "type": "array",
-                    "items": {"type": "number"},
-                    "minItems": classes.len(),
-                    "maxItems": classes.len(),
-                },
-            },
+    let mut schema = answer_of(spec);
+    let columns = &mut schema["properties"];
+    columns["prediction"] = json!({
+        "type": "array",
+        "description": "The predicted class, as an index into the classes.",
+        "items": {"type": "integer", "minimum": 0, "maximum": classes.len() - 1},
+    });
+    columns["label"] =
+        json!({"type": "array", "description": "The predicted class's name.", "items": {"enum": classes}});
+    columns["probability"] = json!({
+        "type": "array",
+        "description": "One probability per class.",
+        "items": {
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": classes.len(),
+            "maxItems": classes.len(),
         },
-        "required": ["model", "version", "commit", "prediction", "label", "probability"],
-    })
+    });
+    schema["required"] = json!(["model", "version", "commit", "prediction", "label", "probability"]);
+    schema
 }
 
-/// The schema of an answer of a model that is no classifier.
-fn tensors_answer(spec: &ModelSpec, outputs: &[OutputTensor]) -> Value {
-    let column = |output: &OutputTensor| {
-        let unit = output.unit.as_ref().map(|unit| format!(", in {unit}")).unwrap_or_default();
-        let description = output.description.clone().unwrap_or_else(|| output.name.clone());
-        json!({"type": "array", "description": format!("{description}{unit}"), "items": output_row(output)})
-    };
-    let mut schema = json!({
+/// What the schema of every answer says: who answered.
+fn answer_of(spec: &ModelSpec) -> Value {
+    json!({
         "type": "object",
         "description": "Columns: one entry per row of the request.",
         "properties": {
@@ -158,7 +145,17 @@ fn tensors_answer(spec: &ModelSpec, outputs: &[OutputTensor]) -> Value {
             },
         },
         "required": ["model", "version", "commit", "prediction"],
-    });
+    })
+}
+
+/// The schema of an answer of a model that is no classifier.
+fn tensors_answer(spec: &ModelSpec, outputs: &[OutputTensor]) -> Value {
+    let column = |output: &OutputTensor| {
+        let unit = output.unit.as_ref().map(|unit| format!(", in {unit}")).unwrap_or_default();
+        let description = output.description.clone().unwrap_or_else(|| output.name.clone());
+        json!({"type": "array", "description": format!("{description}{unit}"), "items": output_row(output)})
+    };
+    let mut schema = answer_of(spec);
     if let Some(first) = outputs.first() {
         schema["properties"]["prediction"] = column(first);
     }
