@@ -1,6 +1,7 @@
 //! Ensembles of trees, laid out for descending many at a time without branches.
 //!
-//! A node is 16 bytes, and the nodes of a tree follow each other depth first. Every kind of branch becomes `x <= t`, or
+//! A node is 8 bytes, so that large forests stay in the processor's caches, and the two that a branch leads to lie side by side:
+//! the comparison is added to where the first lies. Every kind of branch becomes `x <= t`, or
 //! `-x <= t` where a missing value goes the other way, so that one comparison serves all. A leaf leads to itself: all
 //! lanes take as many steps as the deepest needs, and nothing but memory decides when a step ends. Scores are added in
 //! ONNX Runtime's order, so that they have its bits.
@@ -11,17 +12,33 @@ use super::program::Block;
 const LANES: usize = 8;
 /// So many steps between two looks at whether all lanes have arrived, in deep trees.
 const STEPS: u32 = 4;
-/// The sign bit of a float, in the slot of a node whose comparison is of the negated value.
+/// The sign bit of a float, in the link of a node whose comparison is of the negated value.
 const NEGATE: u32 = 1 << 31;
 
-/// A branch, or a leaf that leads to itself.
+/// A branch, or what always leads to the same node: a leaf to itself, a detour to one that two branches lead to.
 #[derive(Debug, Clone, Copy)]
 struct Node {
+    /// NaN, below which nothing is, where there is nothing to compare.
     threshold: f32,
-    /// Where the value to compare lies, and [`NEGATE`].
+    /// [`NEGATE`], the slot of the value to compare, and where to go if the comparison does not hold, counted from the
+    /// tree's root; if it holds, one further. [`Links`] says how many bits each has.
+    link: u32,
+}
+
+/// A node whose link is yet to be packed.
+#[derive(Debug, Clone, Copy)]
+struct Loose {
+    threshold: f32,
+    negate: bool,
     slot: u32,
-    /// Where to go if the comparison does not hold, and if it does.
-    next: [u32; 2],
+    next: u32,
+}
+
+/// How an ensemble's links are packed.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    /// Below the slot's.
+    next_bits: u32,
 }
 
 /// How a branch compares.
@@ -66,6 +83,7 @@ enum Leaves {
 #[derive(Debug)]
 pub(super) struct Ensemble {
     nodes: Vec<Node>,
+    links: Links,
     /// By tree.
     roots: Vec<u32>,
     depths: Vec<u32>,
@@ -85,6 +103,8 @@ pub(super) enum TreeError {
     Threshold(String),
     #[error("its leaves hold too many scores")]
     TooLarge,
+    #[error("a tree of {nodes} nodes over {slots} values")]
+    Links { nodes: u32, slots: u32 },
 }
 
 /// The most scores of an ensemble, and the most nodes.
@@ -98,87 +118,31 @@ impl Ensemble {
             (false, false) => Leaves::Dense { at: Vec::new(), scores: Vec::new() },
             (false, true) => Leaves::Double { at: Vec::new(), scores: Vec::new() },
         };
-        let (nodes, roots, depths, groups) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut ensemble = Self { nodes, roots, depths, groups, leaves, classes, signed: false };
+        let mut laying = Laying { nodes: Vec::new(), root: 0, leaves, classes };
+        let (mut roots, mut depths, mut longest) = (Vec::new(), Vec::new(), 0);
         for tree in trees {
-            if let Leaves::Single { class, .. } = &mut ensemble.leaves {
+            if let Leaves::Single { class, .. } = &mut laying.leaves {
                 class.push(tree.only_class().expect("every tree has one class, by the choice above"));
             }
-            let (root, depth) = ensemble.lay(tree)?;
-            ensemble.roots.push(root);
-            ensemble.depths.push(depth);
+            let root = laying.reserve(1)?;
+            laying.root = root;
+            roots.push(root);
+            depths.push(laying.lay(tree, root)?);
+            longest = longest.max(laying.nodes.len() as u32 - root);
         }
-        let groups = ensemble.roots.chunks(LANES).zip(ensemble.depths.chunks(LANES));
-        ensemble.groups = groups.map(|(roots, depths)| group(roots, depths)).collect();
-        ensemble.signed = ensemble.nodes.iter().any(|node| node.slot & NEGATE != 0);
-        Ok(ensemble)
+        let Laying { nodes, leaves, .. } = laying;
+        let slots = nodes.iter().map(|node| node.slot + 1).max().unwrap_or(0);
+        let links = Links::new(longest, slots)?;
+        let groups =
+            roots.chunks(LANES).zip(depths.chunks(LANES)).map(|(roots, depths)| group(roots, depths)).collect();
+        let signed = nodes.iter().any(|node| node.negate);
+        let nodes = nodes.iter().map(|node| links.pack(node)).collect();
+        Ok(Self { nodes, links, roots, depths, groups, leaves, classes, signed })
     }
 
     /// Steps of one row, which is about what it costs.
     pub(super) fn steps(&self) -> usize {
         self.depths.iter().map(|&depth| depth as usize + 1).sum()
-    }
-
-    /// Appends a tree, and gives its root and its depth.
-    fn lay(&mut self, tree: &Tree) -> Result<(u32, u32), TreeError> {
-        match tree {
-            Tree::Leaf(scores) => Ok((self.leaf(scores)?, 0)),
-            Tree::Branch { mode, slot, threshold, missing, then, otherwise } => {
-                let at = self.reserve()?;
-                // An equality is two comparisons, the second of which may lie behind either side of the first.
-                let second = matches!(mode, Mode::Eq | Mode::Neq).then(|| self.reserve()).transpose()?;
-                let (then, deep) = self.lay(then)?;
-                let (otherwise, deeper) = self.lay(otherwise)?;
-                let node = |mode, missing, then, otherwise| branch(mode, *slot, *threshold, missing, then, otherwise);
-                match (mode, second) {
-                    // x == t: not above t, and not below it. A missing value that goes there fails the second comparison.
-                    (Mode::Eq, Some(second)) => {
-                        self.nodes[at as usize] = node(Mode::Leq, *missing, second, otherwise)?;
-                        self.nodes[second as usize] = node(Mode::Lt, false, otherwise, then)?;
-                    }
-                    // x != t: above t, or below it. A missing value is not equal to anything.
-                    (Mode::Neq, Some(second)) => {
-                        self.nodes[at as usize] = node(Mode::Leq, false, second, then)?;
-                        self.nodes[second as usize] = node(Mode::Lt, false, then, otherwise)?;
-                    }
-                    _ => self.nodes[at as usize] = node(*mode, *missing, then, otherwise)?,
-                }
-                Ok((at, 1 + u32::from(second.is_some()) + deep.max(deeper)))
-            }
-        }
-    }
-
-    fn reserve(&mut self) -> Result<u32, TreeError> {
-        let at = self.nodes.len() as u32;
-        if self.nodes.len() >= SCORES_MAX {
-            return Err(TreeError::TooLarge);
-        }
-        self.nodes.push(Node { threshold: 0.0, slot: 0, next: [at, at] });
-        match &mut self.leaves {
-            Leaves::Single { scores, .. } => scores.push(0.0),
-            Leaves::Dense { at, .. } | Leaves::Double { at, .. } => at.push(0),
-        }
-        Ok(at)
-    }
-
-    fn leaf(&mut self, leaf: &[(usize, f64)]) -> Result<u32, TreeError> {
-        let node = self.reserve()?;
-        let classes = self.classes;
-        // What a leaf does not speak of gets a zero, which adds nothing.
-        let of = |class: usize| leaf.iter().find(|(other, _)| *other == class).map_or(0.0, |(_, score)| *score);
-        match &mut self.leaves {
-            Leaves::Single { scores, .. } => scores[node as usize] = leaf.first().map_or(0.0, |leaf| leaf.1) as f32,
-            Leaves::Dense { at, scores } if scores.len() + classes <= SCORES_MAX => {
-                at[node as usize] = scores.len() as u32;
-                scores.extend((0..classes).map(|class| of(class) as f32));
-            }
-            Leaves::Double { at, scores } if scores.len() + classes <= SCORES_MAX => {
-                at[node as usize] = scores.len() as u32;
-                scores.extend((0..classes).map(of));
-            }
-            _ => return Err(TreeError::TooLarge),
-        }
-        Ok(node)
     }
 
     /// Adds every tree's scores to `sums`, which has room for `R` rows of every class: class by class if `f32`, as they
@@ -225,20 +189,21 @@ impl Ensemble {
         depth: u32,
     ) {
         let nodes = self.nodes.as_slice();
+        let (roots, Links { next_bits }) = (*at, self.links);
+        let next_mask = (1 << next_bits) - 1;
         let mut left = depth;
         while left > 0 {
             let steps = if left > 2 * STEPS { STEPS } else { left };
             let before = *at;
             for _ in 0..steps {
                 for lane in 0..LANES {
-                    let node = &nodes[at[lane] as usize];
-                    let value = if SIGNED {
-                        let value = file[(node.slot & !NEGATE) as usize * R + rows[lane]];
-                        f32::from_bits(value.to_bits() ^ (node.slot & NEGATE))
-                    } else {
-                        file[node.slot as usize * R + rows[lane]]
-                    };
-                    at[lane] = node.next[usize::from(value <= node.threshold)];
+                    let Node { threshold, link } = nodes[at[lane] as usize];
+                    let slot = if SIGNED { (link & !NEGATE) >> next_bits } else { link >> next_bits };
+                    let mut value = file[slot as usize * R + rows[lane]];
+                    if SIGNED {
+                        value = f32::from_bits(value.to_bits() ^ (link & NEGATE));
+                    }
+                    at[lane] = roots[lane] + (link & next_mask) + u32::from(value <= threshold);
                 }
             }
             left -= steps;
@@ -277,32 +242,140 @@ fn group(roots: &[u32], depths: &[u32]) -> ([u32; LANES], u32) {
     (lanes, depths.iter().copied().max().unwrap_or(0))
 }
 
-/// A node that compares as `mode` says, with one `<=` in which a missing value never holds.
-fn branch(mode: Mode, slot: u32, threshold: f32, missing: bool, then: u32, otherwise: u32) -> Result<Node, TreeError> {
-    let odd = || TreeError::Threshold(threshold.to_string());
-    // Nothing lies below the least: such a comparison has no `<=` that is the same.
-    let below = |t: f32| if t == f32::NEG_INFINITY { Err(odd()) } else { Ok(t.next_down()) };
-    if threshold.is_nan() {
-        return Err(odd());
+/// An ensemble that is being laid out.
+struct Laying {
+    nodes: Vec<Loose>,
+    /// Where the tree at hand begins.
+    root: u32,
+    leaves: Leaves,
+    classes: usize,
+}
+
+impl Laying {
+    /// Lays a tree out whose root is to lie `at`, and gives its depth.
+    fn lay(&mut self, tree: &Tree, at: u32) -> Result<u32, TreeError> {
+        let (mode, slot, threshold, missing, then, otherwise) = match tree {
+            Tree::Leaf(scores) => return self.leaf(scores, at).map(|()| 0),
+            Tree::Branch { mode, slot, threshold, missing, then, otherwise } => {
+                (mode, slot, threshold, missing, then, otherwise)
+            }
+        };
+        // An equality is two comparisons: not above, and not below. The second may lead where the first does.
+        match mode {
+            // A missing value that goes there fails the second comparison.
+            Mode::Eq => {
+                let [second, elsewhere] = self.branch(at, Mode::Leq, (*slot, *threshold, *missing))?;
+                let [below, equal] = self.branch(second, Mode::Lt, (*slot, *threshold, false))?;
+                self.detour(below, elsewhere);
+                let (deep, deeper) = (self.lay(then, equal)?, self.lay(otherwise, elsewhere)?);
+                Ok((2 + deep).max(3 + deeper))
+            }
+            // A missing value is not equal to anything.
+            Mode::Neq => {
+                let [second, elsewhere] = self.branch(at, Mode::Leq, (*slot, *threshold, false))?;
+                let [below, equal] = self.branch(second, Mode::Lt, (*slot, *threshold, false))?;
+                self.detour(below, elsewhere);
+                let (deep, deeper) = (self.lay(otherwise, equal)?, self.lay(then, elsewhere)?);
+                Ok((2 + deep).max(3 + deeper))
+            }
+            _ => {
+                let [holds, fails] = self.branch(at, *mode, (*slot, *threshold, *missing))?;
+                Ok(1 + self.lay(then, holds)?.max(self.lay(otherwise, fails)?))
+            }
+        }
     }
-    // As a comparison from above or from below, of which the one holds where the other does not.
-    let (upper, strict, then, otherwise, missing_then) = match mode {
-        Mode::Leq => (true, false, then, otherwise, missing),
-        Mode::Lt => (true, true, then, otherwise, missing),
-        Mode::Gte => (false, false, then, otherwise, missing),
-        Mode::Gt => (false, true, then, otherwise, missing),
-        Mode::Eq | Mode::Neq => unreachable!("an equality has been made into two comparisons"),
-    };
-    // The side where `<=` holds must be the one where a missing value does not go.
-    let (upper, strict, holds, fails) =
-        if missing_then { (!upper, !strict, otherwise, then) } else { (upper, strict, then, otherwise) };
-    let (threshold, slot) = match (upper, strict) {
-        (true, false) => (threshold, slot),
-        (true, true) => (below(threshold)?, slot),
-        (false, false) => (-threshold, slot | NEGATE),
-        (false, true) => (below(-threshold)?, slot | NEGATE),
-    };
-    Ok(Node { threshold, slot, next: [fails, holds] })
+
+    /// Makes the node `at` compare a slot with a threshold as `mode` says, with one `<=` in which a missing value never holds.
+    /// Gives the places for what follows where the comparison holds, and where it does not.
+    fn branch(
+        &mut self,
+        at: u32,
+        mode: Mode,
+        (slot, threshold, missing): (u32, f32, bool),
+    ) -> Result<[u32; 2], TreeError> {
+        let odd = || TreeError::Threshold(threshold.to_string());
+        // Nothing lies below the least: such a comparison has no `<=` that is the same.
+        let below = |t: f32| if t == f32::NEG_INFINITY { Err(odd()) } else { Ok(t.next_down()) };
+        if threshold.is_nan() {
+            return Err(odd());
+        }
+        // As a comparison from above or from below, of which the one holds where the other does not.
+        let (upper, strict) = match mode {
+            Mode::Leq => (true, false),
+            Mode::Lt => (true, true),
+            Mode::Gte => (false, false),
+            Mode::Gt => (false, true),
+            Mode::Eq | Mode::Neq => unreachable!("an equality has been made into two comparisons"),
+        };
+        // The side where `<=` holds must be the one where a missing value does not go.
+        let (upper, strict) = if missing { (!upper, !strict) } else { (upper, strict) };
+        let (threshold, negate) = match (upper, strict) {
+            (true, false) => (threshold, false),
+            (true, true) => (below(threshold)?, false),
+            (false, false) => (-threshold, true),
+            (false, true) => (below(-threshold)?, true),
+        };
+        let next = self.reserve(2)?;
+        self.nodes[at as usize] = Loose { threshold, negate, slot, next: next - self.root };
+        Ok(if missing { [next, next + 1] } else { [next + 1, next] })
+    }
+
+    /// Makes the node `at` lead to `to`.
+    fn detour(&mut self, at: u32, to: u32) {
+        self.nodes[at as usize] = Loose { threshold: f32::NAN, negate: false, slot: 0, next: to - self.root };
+    }
+
+    fn reserve(&mut self, count: u32) -> Result<u32, TreeError> {
+        let at = self.nodes.len() as u32;
+        if self.nodes.len() >= SCORES_MAX {
+            return Err(TreeError::TooLarge);
+        }
+        for new in at..at + count {
+            self.nodes.push(Loose { threshold: f32::NAN, negate: false, slot: 0, next: new - self.root });
+            match &mut self.leaves {
+                Leaves::Single { scores, .. } => scores.push(0.0),
+                Leaves::Dense { at, .. } | Leaves::Double { at, .. } => at.push(0),
+            }
+        }
+        Ok(at)
+    }
+
+    fn leaf(&mut self, leaf: &[(usize, f64)], node: u32) -> Result<(), TreeError> {
+        self.detour(node, node);
+        let classes = self.classes;
+        // What a leaf does not speak of gets a zero, which adds nothing.
+        let of = |class: usize| leaf.iter().find(|(other, _)| *other == class).map_or(0.0, |(_, score)| *score);
+        match &mut self.leaves {
+            Leaves::Single { scores, .. } => scores[node as usize] = leaf.first().map_or(0.0, |leaf| leaf.1) as f32,
+            Leaves::Dense { at, scores } if scores.len() + classes <= SCORES_MAX => {
+                at[node as usize] = scores.len() as u32;
+                scores.extend((0..classes).map(|class| of(class) as f32));
+            }
+            Leaves::Double { at, scores } if scores.len() + classes <= SCORES_MAX => {
+                at[node as usize] = scores.len() as u32;
+                scores.extend((0..classes).map(of));
+            }
+            _ => return Err(TreeError::TooLarge),
+        }
+        Ok(())
+    }
+}
+
+impl Links {
+    /// Links of trees of at most so many nodes over so many slots.
+    fn new(nodes: u32, slots: u32) -> Result<Self, TreeError> {
+        let bits = |count: u32| count.saturating_sub(1).checked_ilog2().map_or(0, |highest| highest + 1);
+        let next_bits = bits(nodes);
+        if next_bits + bits(slots) > NEGATE.ilog2() {
+            return Err(TreeError::Links { nodes, slots });
+        }
+        Ok(Self { next_bits })
+    }
+
+    fn pack(self, node: &Loose) -> Node {
+        let sign = if node.negate { NEGATE } else { 0 };
+        Node { threshold: node.threshold, link: sign | node.slot << self.next_bits | node.next }
+    }
 }
 
 impl Tree {
