@@ -1,20 +1,24 @@
 //! What the server counts, and how Prometheus reads it.
 //!
-//! The handles of one version are made once, when it is loaded: counting in a request is an atomic
-//! addition and takes no lock.
+//! The handles of one version are made once, when it is loaded. A request counts in its thread's own shard, whose lock no other
+//! thread wants unless somebody reads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_models::spec::Domain;
 use mainstay_models::{ModelName, ModelSpec, Version};
 use prometheus::core::Collector;
+use prometheus::local::{LocalHistogram, LocalIntCounter};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
 
+use self::shard::Shards;
 use crate::rows::{Layout, Rows};
+
+mod shard;
 
 /// Upper bounds of the latency histogram in seconds: from 50 µs, where small models answer, to the deadline of a request.
 const LATENCY_BUCKETS_S: [f64; 18] = [
@@ -33,36 +37,51 @@ pub struct Metrics {
     latency_s: HistogramVec,
     rows: IntCounterVec,
     out_of_range: IntCounterVec,
-    /// Prediction requests that are being answered.
-    pub in_flight: IntGauge,
+    in_flight: IntGauge,
+    /// How many more prediction requests a thread has begun than it has ended.
+    begun: Shards<i64>,
+    /// What has been counted of each version that is loaded.
+    versions: Mutex<Vec<Weak<Shards<Counts>>>>,
     reloads: IntCounterVec,
     reload_s: Histogram,
     release_age_s: Gauge,
-    released: std::sync::Mutex<Option<Instant>>,
+    released: Mutex<Option<Instant>>,
 }
+
+/// A request that is being answered, until dropped; also where the client leaves and its future is dropped.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a Metrics);
 
 /// The handles of one version of one model.
 #[derive(Debug)]
 pub struct VersionMetrics {
+    counts: Arc<Shards<Counts>>,
     ok: IntCounter,
-    latency_s: Histogram,
     rows: IntCounter,
     /// One per feature, in the model's order.
     out_of_range: Vec<IntCounter>,
+}
+
+/// What one thread has counted of a version, as far as it has not been read yet, and the sums of all time.
+#[derive(Debug)]
+struct Counts {
+    ok: LocalIntCounter,
+    latency_s: LocalHistogram,
+    rows: LocalIntCounter,
     sums: Sums,
 }
 
 /// What the Open Inference Protocol's statistics add up, in nanoseconds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Sums {
-    last_unix_ms: AtomicU64,
-    success_ns: AtomicU64,
-    fail: AtomicU64,
-    fail_ns: AtomicU64,
-    input_ns: AtomicU64,
-    queue_ns: AtomicU64,
-    run_ns: AtomicU64,
-    output_ns: AtomicU64,
+    last_unix_ms: u64,
+    success_ns: u64,
+    fail: u64,
+    fail_ns: u64,
+    input_ns: u64,
+    queue_ns: u64,
+    run_ns: u64,
+    output_ns: u64,
 }
 
 /// The instants at which the parts of an answered request began.
@@ -154,7 +173,9 @@ impl Metrics {
             out_of_range: out_of_range.expect(valid),
             reloads: reloads.expect(valid),
             release_age_s: release_age_s.expect(valid),
-            released: std::sync::Mutex::new(None),
+            released: Mutex::new(None),
+            begun: Shards::new(|| 0),
+            versions: Mutex::default(),
             in_flight,
             reload_s,
             registry,
@@ -184,13 +205,25 @@ impl Metrics {
         let (model, version) = (spec.name.as_str(), spec.version.to_string());
         let labels = [model, version.as_str()];
         let out_of_range = |feature: &str| self.out_of_range.with_label_values(&[model, version.as_str(), feature]);
-        VersionMetrics {
-            ok: self.requests.with_label_values(&[model, version.as_str(), "200"]),
-            latency_s: self.latency_s.with_label_values(&labels),
-            rows: self.rows.with_label_values(&labels),
-            out_of_range: spec.input.features.iter().map(|feature| out_of_range(&feature.name)).collect(),
-            sums: Sums::default(),
-        }
+        let (ok, latency_s, rows) = (
+            self.requests.with_label_values(&[model, version.as_str(), "200"]),
+            self.latency_s.with_label_values(&labels),
+            self.rows.with_label_values(&labels),
+        );
+        let out_of_range = spec.input.features.iter().map(|feature| out_of_range(&feature.name)).collect();
+        let count =
+            || Counts { ok: ok.local(), latency_s: latency_s.local(), rows: rows.local(), sums: Sums::default() };
+        let counts = Arc::new(Shards::new(count));
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|version| version.strong_count() > 0);
+        versions.push(Arc::downgrade(&counts));
+        VersionMetrics { counts, ok, rows, out_of_range }
+    }
+
+    /// Counts a prediction request as being answered until what this gives is dropped.
+    pub fn begin(&self) -> InFlight<'_> {
+        *self.begun.own() += 1;
+        InFlight(self)
     }
 
     /// Drops the series of a version that is no longer served, so that a server that lives through many versions does not grow.
@@ -234,6 +267,10 @@ impl Metrics {
     pub fn render(&self) -> String {
         let released = *self.released.lock().expect("no panic while the lock is held");
         self.release_age_s.set(released.map_or(0.0, |at| at.elapsed().as_secs_f64()));
+        self.in_flight.set(self.begun.each().map(|begun| *begun).sum());
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.iter().filter_map(Weak::upgrade).for_each(|counts| flush(&counts));
+        drop(versions);
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("our metrics have valid names and values")
     }
 }
@@ -256,43 +293,76 @@ impl VersionMetrics {
         let Phases { begun, decoded, ran, rows } = *phases;
         let now = Instant::now();
         let took = now - begun;
-        self.ok.inc();
-        self.latency_s.observe(took.as_secs_f64());
-        self.rows.inc_by(rows as u64);
-        let add = |sum: &AtomicU64, duration: Duration| sum.fetch_add(nanoseconds(duration), Ordering::Relaxed);
-        add(&self.sums.success_ns, took);
-        add(&self.sums.input_ns, decoded - begun);
-        add(&self.sums.run_ns, ran - decoded);
-        add(&self.sums.output_ns, now - ran);
-        self.sums.last_unix_ms.store(unix_now_ms(), Ordering::Relaxed);
+        let mut counts = self.counts.own();
+        counts.ok.inc();
+        counts.latency_s.observe(took.as_secs_f64());
+        counts.rows.inc_by(rows as u64);
+        let sums = &mut counts.sums;
+        sums.success_ns += nanoseconds(took);
+        sums.input_ns += nanoseconds(decoded - begun);
+        sums.run_ns += nanoseconds(ran - decoded);
+        sums.output_ns += nanoseconds(now - ran);
+        sums.last_unix_ms = unix_now_ms();
     }
 
     /// Counts a request that was not answered, `took` after it began.
     pub fn failed(&self, took: Duration) {
-        self.sums.fail.fetch_add(1, Ordering::Relaxed);
-        self.sums.fail_ns.fetch_add(nanoseconds(took), Ordering::Relaxed);
+        let sums = &mut self.counts.own().sums;
+        sums.fail += 1;
+        sums.fail_ns += nanoseconds(took);
     }
 
     /// Adds the time that a request waited for a worker.
     pub fn queued(&self, waited: Duration) {
-        self.sums.queue_ns.fetch_add(nanoseconds(waited), Ordering::Relaxed);
+        self.counts.own().sums.queue_ns += nanoseconds(waited);
     }
 
-    /// What has been counted. A request that is being answered meanwhile may be counted in part.
+    /// What has been counted.
     pub fn statistics(&self) -> Statistics {
-        let sum = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
-        let (success, sums) = (self.ok.get(), &self.sums);
-        let queue_ns = sum(&sums.queue_ns);
+        flush(&self.counts);
+        let sums = self.counts.each().map(|counts| counts.sums).fold(Sums::default(), Sums::plus);
+        let success = self.ok.get();
         Statistics {
-            last_unix_ms: sum(&sums.last_unix_ms),
+            last_unix_ms: sums.last_unix_ms,
             rows: self.rows.get(),
-            success: (success, sum(&sums.success_ns)),
-            fail: (sum(&sums.fail), sum(&sums.fail_ns)),
-            queue: (success, queue_ns),
-            input: (success, sum(&sums.input_ns)),
+            success: (success, sums.success_ns),
+            fail: (sums.fail, sums.fail_ns),
+            queue: (success, sums.queue_ns),
+            input: (success, sums.input_ns),
             // A request's run is timed from outside, with the wait for a worker in it.
-            run: (success, sum(&sums.run_ns).saturating_sub(queue_ns)),
-            output: (success, sum(&sums.output_ns)),
+            run: (success, sums.run_ns.saturating_sub(sums.queue_ns)),
+            output: (success, sums.output_ns),
+        }
+    }
+}
+
+/// Moves what threads have counted to where Prometheus reads it.
+fn flush(counts: &Shards<Counts>) {
+    for counts in counts.each() {
+        counts.ok.flush();
+        counts.latency_s.flush();
+        counts.rows.flush();
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        // Perhaps in another thread's shard: only the sum of all means anything.
+        *self.0.begun.own() -= 1;
+    }
+}
+
+impl Sums {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            last_unix_ms: self.last_unix_ms.max(other.last_unix_ms),
+            success_ns: self.success_ns + other.success_ns,
+            fail: self.fail + other.fail,
+            fail_ns: self.fail_ns + other.fail_ns,
+            input_ns: self.input_ns + other.input_ns,
+            queue_ns: self.queue_ns + other.queue_ns,
+            run_ns: self.run_ns + other.run_ns,
+            output_ns: self.output_ns + other.output_ns,
         }
     }
 }

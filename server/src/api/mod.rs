@@ -50,7 +50,7 @@ const MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 const INLINE_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// A body beyond which a look at the queue is cheaper than decoding in vain.
-const LARGE_BODY_BYTES: usize = 16 << 10;
+const LARGE_BODY_BYTES: usize = 4 << 10;
 /// How many bytes a value takes in a body of few decimals.
 const VALUE_BYTES: usize = 4;
 
@@ -212,7 +212,7 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let begun = Instant::now();
-        let _in_flight = InFlight::begin(&self.metrics);
+        let _in_flight = self.metrics.begin();
         let version = head.uri.query().and_then(|query| wire::query_parameter(query, "version"));
         let picked = self.pick(model, version.as_deref())?;
         let result = self.run(head, body, &picked, begun, request_id).await;
@@ -274,10 +274,7 @@ impl Api {
             Method::POST => {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
                 let body = self.read(coding, body, deadline).await?;
-                // Turned away before it is decoded, which is most of what turning it away would cost.
-                if is_for_the_queue(version, &body) && !self.runner.has_place() {
-                    return Err(ApiError::overloaded());
-                }
+                self.admit(version, &body)?;
                 self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -290,6 +287,14 @@ impl Api {
         name_version(&mut response, spec);
         version.metrics.answered(&phases);
         Ok(compression::deflate(head, response).await)
+    }
+
+    /// Turns a large body away that, by its length, would find no place, before it is decoded, which is most of what
+    /// turning it away would cost.
+    fn admit(&self, version: &LoadedVersion, body: &Bytes) -> Result<(), ApiError> {
+        let rows = body.len() / (version.spec.input.features.len() * VALUE_BYTES).max(1);
+        let has_place = body.len() <= LARGE_BODY_BYTES || self.runner.has_place(version, rows);
+        if has_place { Ok(()) } else { Err(ApiError::overloaded()) }
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
@@ -307,12 +312,6 @@ impl Api {
         let body = body::read(body, bytes_max, deadline).await?;
         compression::inflate(coding, body, bytes_max).await
     }
-}
-
-/// Whether a body is large and, by its length, has more rows than run inline.
-fn is_for_the_queue(version: &LoadedVersion, body: &Bytes) -> bool {
-    let inline_bytes = version.engine.inline_rows_max() * version.spec.input.features.len() * VALUE_BYTES;
-    body.len() > LARGE_BODY_BYTES.max(inline_bytes)
 }
 
 /// Decodes a body here if it is small, and else on a thread that may block.
@@ -333,22 +332,6 @@ fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
     let value = |text: String| HeaderValue::try_from(text).expect("names and versions are visible ASCII");
     response.headers_mut().insert(MODEL, value(spec.name.as_str().to_owned()));
     response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
-}
-
-/// Counts a request as being answered until it is dropped, also where the client leaves and its future is dropped.
-struct InFlight<'a>(&'a Metrics);
-
-impl<'a> InFlight<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
-        metrics.in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.dec();
-    }
 }
 
 /// Where the client reaches this server, as far as it says so.

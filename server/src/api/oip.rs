@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::compression::{self, Coding};
 use super::route::{Named, V2};
-use super::{Api, ApiError, Body, InFlight, document, json, on_its_thread};
+use super::{Api, ApiError, Body, document, json, on_its_thread};
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
 use crate::monitor::Phases;
 use crate::wire::oip::json::Answering;
@@ -117,7 +117,7 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let begun = Instant::now();
-        let _in_flight = InFlight::begin(&self.metrics);
+        let _in_flight = self.metrics.begin();
         let picked = self.pick(Some(&named.model), named.version.as_deref())?;
         let result = self.infer_with(head, body, &picked, begun, request_id).await;
         self.count_refusal(&picked, begun, &result);
@@ -140,6 +140,7 @@ impl Api {
         let json_bytes = header_length(head)?;
         let latest = begun + self.limits.timeout;
         let body = self.read(coding, body, latest).await?;
+        self.admit(version, &body)?;
         let request = self.decode_v2(version, body, json_bytes).await?;
         let id = request.id.clone();
         let (outputs, phases) = self.predict_v2(picked, request, begun, latest, request_id).await?;
@@ -167,7 +168,7 @@ impl Api {
         decode: impl FnOnce(&LoadedVersion) -> Result<Request, oip::Error>,
     ) -> Result<(Picked, Option<String>, Vec<oip::Output>), ApiError> {
         let begun = Instant::now();
-        let _in_flight = InFlight::begin(&self.metrics);
+        let _in_flight = self.metrics.begin();
         let picked = self.pick(Some(model), version)?;
         let answered = async {
             let request = decode(&picked.version)?;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::compression::{self, Coding};
 use super::route::Platform;
-use super::{Api, ApiError, Body, InFlight, json, on_its_thread};
+use super::{Api, ApiError, Body, json, on_its_thread};
 use crate::catalog::{LoadedVersion, Picked};
 use crate::monitor::Phases;
 use crate::rows::Rows;
@@ -77,7 +77,7 @@ impl Api {
             return Err(ApiError::method(&head.method, "POST"));
         }
         let begun = Instant::now();
-        let _in_flight = InFlight::begin(&self.metrics);
+        let _in_flight = self.metrics.begin();
         let picked = self.pick(model, None)?;
         let result = self.predict_plainly(head, body, form, &picked, begun, request_id).await;
         self.count_refusal(&picked, begun, &result);
@@ -101,6 +101,7 @@ impl Api {
         let form = form.of_body(head)?;
         let deadline = begun + self.limits.timeout;
         let body = self.read(coding, body, deadline).await?;
+        self.admit(version, &body)?;
         let rows = self.decode_form(version, form, body).await?;
         let mut phases = Phases::decoded(begun, rows.len());
         let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;

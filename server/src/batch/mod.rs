@@ -1,7 +1,8 @@
 //! When and with whom a request runs: at once on its own thread, or in one bounded queue.
 //!
 //! A small request runs inline, since a hand-off costs more than most tabular models. A large one would
-//! keep its connection's thread from its other connections, so it goes to a worker thread, the nearest deadline first.
+//! keep its connection's thread from its other connections, so it goes to a worker thread, the nearest deadline first; and so does
+//! one of middling size while that thread is behind. What finds the queue full is refused.
 //! Nothing waits for company, and no run has the rows of two requests. Knows tensors and time; does not know HTTP, ONNX, or how models come and go.
 
 use std::sync::Arc;
@@ -16,11 +17,15 @@ use crate::engine::{Prediction, RunError};
 use crate::rows::Rows;
 
 mod queue;
+mod turn;
 
 /// What the queue waits with.
 mod sync {
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 }
+
+/// The share of what may run inline from which on a run is costly.
+const COSTLY_SHARE: usize = 8;
 
 /// Runs requests. Dropping the future of [`Runner::run`] gives the request's place in the queue up:
 /// a worker that meets it does not run it.
@@ -63,9 +68,10 @@ impl Runner {
         Ok(Self { queue, workers })
     }
 
-    /// Whether a request that does not run inline would find a place in the queue now.
-    pub fn has_place(&self) -> bool {
-        self.queue.has_place()
+    /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. To be asked in a
+    /// runtime.
+    pub fn has_place(&self, version: &LoadedVersion, rows: usize) -> bool {
+        runs_inline(version, rows, Instant::now()) || self.queue.has_place()
     }
 
     /// Runs `rows` through `version`, not after `deadline`.
@@ -75,16 +81,20 @@ impl Runner {
         rows: Rows,
         deadline: Instant,
     ) -> Result<Prediction, RunnerError> {
-        if Instant::now() >= deadline {
+        let now = Instant::now();
+        if now >= deadline {
             return Err(RunnerError::Late);
         }
-        if rows.len() <= version.engine.inline_rows_max()
-            && let Some(result) = version.engine.try_run(&rows)
-        {
-            return result.map_err(RunnerError::Failed);
+        if runs_inline(version, rows.len(), now) {
+            if is_costly(version, rows.len()) {
+                turn::begin(now);
+            }
+            if let Some(result) = version.engine.try_run(&rows) {
+                return result.map_err(RunnerError::Failed);
+            }
         }
         let (reply, answer) = oneshot::channel();
-        let job = Job { version: Arc::clone(version), rows, queued: Instant::now(), deadline, reply };
+        let job = Job { version: Arc::clone(version), rows, queued: now, deadline, reply };
         self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.expect("a worker answers every job that it takes"),
@@ -99,6 +109,16 @@ impl Runner {
             worker.join().expect("a worker catches nothing and panics at nothing");
         }
     }
+}
+
+/// Whether so many rows are to be run on the thread that asks.
+fn runs_inline(version: &LoadedVersion, rows: usize, now: Instant) -> bool {
+    rows <= version.engine.inline_rows_max() && !(is_costly(version, rows) && turn::is_over(now))
+}
+
+/// Whether so many rows cost so much more than a refusal and a hand-off that these are worth their while.
+fn is_costly(version: &LoadedVersion, rows: usize) -> bool {
+    rows > version.engine.inline_rows_max() / COSTLY_SHARE
 }
 
 fn work(queue: &Queue<Job>) {

@@ -4,20 +4,22 @@
 //! request, from the outside in:
 //!
 //! 1. its id: the client's `x-request-id`, or a new one; on every answer, also on errors;
-//! 2. the limit on requests at hand: beyond it, 503 with Retry-After before the body is read;
+//! 2. the limit on requests at hand: beyond it, 503 with Retry-After before more of the body is read. What is answered without
+//!    waiting for anything is never at hand, and takes part in nothing that the cores share;
 //! 3. [`Api::answer`], or [`Grpc::answer`] for a call, with a deadline on the body and on the queue.
 //!
 //! A connection has a deadline for its first request, and all connections together have a bound. Dropping a
 //! connection drops its request.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Request, Response, Version};
@@ -56,12 +58,13 @@ pub struct ConnectionLimits {
     pub drain_timeout: Duration,
 }
 
-/// What all cores share: how a connection is spoken to, and the limit on requests.
+/// How a core speaks to its connections. Each core has its own, since counting references is work that cores would share.
 struct Front {
     protocol: auto::Builder<TokioExecutor>,
     api: Arc<Api>,
     grpc: Arc<Grpc>,
-    at_hand: AtomicUsize,
+    /// The requests at hand on all cores.
+    at_hand: Arc<AtomicUsize>,
     requests_max: usize,
 }
 
@@ -87,8 +90,12 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Duration::from_secs(30));
-    let front = Arc::new(Front { protocol, api, grpc, at_hand: AtomicUsize::new(0), requests_max });
-    let start = |index| core::start(index, Arc::clone(&front), connections_max, drain_timeout);
+    let at_hand = Arc::new(AtomicUsize::new(0));
+    let start = |index| {
+        let (protocol, api, grpc) = (protocol.clone(), Arc::clone(&api), Arc::clone(&grpc));
+        let front = Front { protocol, api, grpc, at_hand: Arc::clone(&at_hand), requests_max };
+        core::start(index, Arc::new(front), connections_max, drain_timeout)
+    };
     let (arrivals, ends): (Vec<_>, Vec<_>) =
         (0..cores.get()).map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
     let places = Arc::new(Semaphore::new(connections_max));
@@ -131,15 +138,26 @@ impl Front {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Either<Body, tonic::body::Body>> {
-        let (id, place) = (request_id(&request), self.admit());
-        let mut response = match (Grpc::is_call(&request), &place) {
-            (false, Some(_)) => self.api.answer(request, text(&id)).await.map(Either::Left),
-            (false, None) => ApiError::overloaded().into_response(text(&id)).map(Either::Left),
-            (true, Some(_)) => self.grpc.answer(request, text(&id)).await.map(Either::Right),
-            (true, None) => Grpc::overloaded().map(Either::Right),
+        let id = request_id(&request);
+        let mut response = if Grpc::is_call(&request) {
+            let answered = self.bounded(self.grpc.answer(request, text(&id))).await;
+            answered.unwrap_or_else(Grpc::overloaded).map(Either::Right)
+        } else {
+            let answered = self.bounded(self.api.answer(request, text(&id))).await;
+            answered.unwrap_or_else(|| ApiError::overloaded().into_response(text(&id))).map(Either::Left)
         };
         response.headers_mut().insert(REQUEST_ID, id);
         response
+    }
+
+    /// What `answer` gives; nothing, and no more of it, if it must wait while there are as many at hand as there may be.
+    async fn bounded<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = pin!(answer);
+        if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+            return Some(answered);
+        }
+        let _place = self.admit()?;
+        Some(answer.await)
     }
 
     /// A place for a request, if there is one.
