@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The longest name, in bytes: a DNS label, so that it fits Kubernetes labels too.
 const NAME_BYTES_MAX: usize = 63;
@@ -110,9 +110,21 @@ name! {
 
 /// The version of a model: semantic versioning 2.0.0 without build metadata, since two versions that
 /// differ only there would be equal in precedence and yet two things.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Version(semver::Version);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Version {
+    /// First, since it orders.
+    semver: semver::Version,
+    /// The same in words, which every answer has.
+    text: Box<str>,
+}
+
+impl Version {
+    /// The version in words.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
 
 impl FromStr for Version {
     type Err = NameError;
@@ -122,8 +134,8 @@ impl FromStr for Version {
         if text.len() > VERSION_BYTES_MAX {
             return Err(refuse());
         }
-        let version = semver::Version::parse(text).map_err(|_| refuse())?;
-        if version.build.is_empty() { Ok(Self(version)) } else { Err(refuse()) }
+        let semver = semver::Version::parse(text).map_err(|_| refuse())?;
+        if semver.build.is_empty() { Ok(Self { semver, text: text.into() }) } else { Err(refuse()) }
     }
 }
 
@@ -135,15 +147,15 @@ impl TryFrom<String> for Version {
     }
 }
 
-impl From<Version> for String {
-    fn from(version: Version) -> String {
-        version.0.to_string()
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.pad(&self.text)
     }
 }
 

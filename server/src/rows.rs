@@ -5,7 +5,7 @@
 //! encodes each as its tensor has it, without loss or not at all. Does not know requests, models or engines.
 
 use mainstay_models::spec::{Domain, Dtype, Feature, Input, Value};
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, Axis};
 
 use crate::tensor::{Datatype, Elements, Tensor};
 
@@ -185,7 +185,10 @@ impl Rows {
         let (min32, max32) = (min as f32, max as f32);
         let elements = match self {
             Self::Matrix(matrix) => {
-                return matrix.slice(s![.., column]).iter().filter(|value| !(min32..=max32).contains(value)).count();
+                return match matrix.as_slice() {
+                    Some(values) => count(values, (column, matrix.ncols()), |value| !(min32..=max32).contains(&value)),
+                    None => matrix.column(column).iter().filter(|value| !(min32..=max32).contains(*value)).count(),
+                };
             }
             Self::Tensors(tensors) => tensors[tensor].elements(),
         };
@@ -306,6 +309,11 @@ impl Layout {
 }
 
 impl Layout {
+    /// Whether the features are the columns of one float32 matrix.
+    pub fn is_matrix(&self) -> bool {
+        self.matrix.is_some()
+    }
+
     /// The tensor and the column of a feature, by their places.
     pub fn place(&self, feature: usize) -> (usize, usize) {
         self.places[feature]

@@ -25,6 +25,10 @@ impl BodyForm {
     /// The form that the body after `head` has; one without a Content-Type is JSON.
     pub(super) fn of(head: &Parts) -> Result<Self, ApiError> {
         let Some(content_type) = head.headers.get(CONTENT_TYPE) else { return Ok(Self::Records) };
+        // As nearly every client writes it.
+        if content_type == "application/json" {
+            return Ok(Self::Records);
+        }
         let content_type = content_type.to_str().unwrap_or_default().to_ascii_lowercase();
         let (essence, parameters) = content_type.split_once(';').unwrap_or((&content_type, ""));
         match essence.trim() {

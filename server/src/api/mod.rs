@@ -329,9 +329,9 @@ async fn on_its_thread<T: Send + 'static>(
 
 /// Says in the head of an answer which version gave it.
 fn name_version(response: &mut Response<Body>, spec: &ModelSpec) {
-    let value = |text: String| HeaderValue::try_from(text).expect("names and versions are visible ASCII");
-    response.headers_mut().insert(MODEL, value(spec.name.as_str().to_owned()));
-    response.headers_mut().insert(MODEL_VERSION, value(spec.version.to_string()));
+    let value = |text: &str| HeaderValue::from_str(text).expect("names and versions are visible ASCII");
+    response.headers_mut().insert(MODEL, value(spec.name.as_str()));
+    response.headers_mut().insert(MODEL_VERSION, value(spec.version.as_str()));
 }
 
 /// Where the client reaches this server, as far as it says so.

@@ -16,7 +16,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroUsize;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -140,10 +140,10 @@ impl Front {
     async fn answer(&self, request: Request<Incoming>) -> Response<Either<Body, tonic::body::Body>> {
         let id = request_id(&request);
         let mut response = if Grpc::is_call(&request) {
-            let answered = self.bounded(self.grpc.answer(request, text(&id))).await;
+            let answered = self.bounded(pin!(self.grpc.answer(request, text(&id)))).await;
             answered.unwrap_or_else(Grpc::overloaded).map(Either::Right)
         } else {
-            let answered = self.bounded(self.api.answer(request, text(&id))).await;
+            let answered = self.bounded(pin!(self.api.answer(request, text(&id)))).await;
             answered.unwrap_or_else(|| ApiError::overloaded().into_response(text(&id))).map(Either::Left)
         };
         response.headers_mut().insert(REQUEST_ID, id);
@@ -151,8 +151,7 @@ impl Front {
     }
 
     /// What `answer` gives; nothing, and no more of it, if it must wait while there are as many at hand as there may be.
-    async fn bounded<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
-        let mut answer = pin!(answer);
+    async fn bounded<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
             return Some(answered);
         }

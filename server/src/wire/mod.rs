@@ -10,6 +10,7 @@ use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Domain, Feature};
 use serde::Serialize;
 
+use self::plain::Plain;
 use crate::engine::Interface;
 use crate::rows::{Cell, Layout, Mismatch, Rows, Sheet};
 
@@ -17,6 +18,7 @@ mod answer;
 mod csv;
 mod mlflow;
 pub mod oip;
+mod plain;
 mod predictions;
 mod query;
 mod records;
@@ -80,6 +82,7 @@ pub struct Signature {
     features: Vec<Feature>,
     column_of: HashMap<String, usize>,
     layout: Layout,
+    plain: Option<Plain>,
     metadata: oip::Metadata,
 }
 
@@ -89,7 +92,9 @@ impl Signature {
         let features = spec.input.features.clone();
         let column_of = features.iter().enumerate().map(|(column, feature)| (feature.name.clone(), column)).collect();
         let metadata = oip::Metadata::of(&Interface::of_card(spec));
-        Self { features, column_of, layout: Layout::new(&spec.input), metadata }
+        let layout = Layout::new(&spec.input);
+        let plain = Plain::new(&features, &layout);
+        Self { features, column_of, layout, plain, metadata }
     }
 
     /// The same of a model that is loaded: its file says in which form its labels come.
