@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use mainstay_models::spec::Domain;
 use mainstay_models::{ModelName, ModelSpec, Version};
 use prometheus::core::Collector;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
@@ -278,14 +277,9 @@ impl Metrics {
 impl VersionMetrics {
     /// Counts the values of `rows` that lie outside their feature's training range.
     pub fn received(&self, spec: &ModelSpec, layout: &Layout, rows: &Rows) {
-        for (index, (feature, counter)) in spec.input.features.iter().zip(&self.out_of_range).enumerate() {
-            if let Domain::Number { min, max } = feature.domain {
-                let outside = rows.count_outside(layout, index, (min, max));
-                if outside > 0 {
-                    counter.inc_by(outside as u64);
-                }
-            }
-        }
+        rows.each_outside(layout, &spec.input.features, |feature, count| {
+            self.out_of_range[feature].inc_by(count as u64)
+        });
     }
 
     /// Counts a request that was answered now.

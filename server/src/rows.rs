@@ -175,43 +175,61 @@ impl Rows {
         }
     }
 
-    /// How many values of one feature lie outside `min..=max`, where its values are numbers.
-    pub fn count_outside(&self, layout: &Layout, feature: usize, (min, max): (f64, f64)) -> usize {
-        fn count<T: Copy>(values: &[T], (column, width): (usize, usize), outside: impl Fn(T) -> bool) -> usize {
-            values.iter().skip(column).step_by(width).filter(|value| outside(**value)).count()
-        }
-        let (tensor, column) = layout.places[feature];
-        // A float32 is compared as one: the edge itself may lie between two of them.
-        let (min32, max32) = (min as f32, max as f32);
-        let elements = match self {
+    /// Tells `tell` of each feature, by its place, of how many values lie outside its training range, if any do.
+    pub fn each_outside(&self, layout: &Layout, features: &[Feature], mut tell: impl FnMut(usize, usize)) {
+        match self {
+            // Row after row, as the values lie.
             Self::Matrix(matrix) => {
-                return match matrix.as_slice() {
-                    Some(values) => count(values, (column, matrix.ncols()), |value| !(min32..=max32).contains(&value)),
-                    None => matrix.column(column).iter().filter(|value| !(min32..=max32).contains(*value)).count(),
-                };
+                for row in matrix.rows() {
+                    for (index, (feature, &(_, column))) in features.iter().zip(&layout.places).enumerate() {
+                        if let Domain::Number { min, max } = feature.domain
+                            // A float32 is compared as one: the edge itself may lie between two of them.
+                            && !(min as f32..=max as f32).contains(&row[column])
+                        {
+                            tell(index, 1);
+                        }
+                    }
+                }
             }
-            Self::Tensors(tensors) => tensors[tensor].elements(),
+            Self::Tensors(tensors) => {
+                for (index, (feature, &(tensor, column))) in features.iter().zip(&layout.places).enumerate() {
+                    if let Domain::Number { min, max } = feature.domain {
+                        let at = (column, layout.tensors[tensor].1.len());
+                        match count_outside(tensors[tensor].elements(), at, (min, max)) {
+                            0 => {}
+                            count => tell(index, count),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many elements of one column of so many lie outside `min..=max`.
+fn count_outside(elements: &Elements, at: (usize, usize), (min, max): (f64, f64)) -> usize {
+    fn count<T: Copy>(values: &[T], (column, width): (usize, usize), outside: impl Fn(T) -> bool) -> usize {
+        values.iter().skip(column).step_by(width).filter(|value| outside(**value)).count()
+    }
+    let (min32, max32) = (min as f32, max as f32);
+    macro_rules! outside {
+        ($values:expr) => {
+            count($values, at, |value| !(min..=max).contains(&f64::from(value)))
         };
-        let at = (column, layout.tensors[tensor].1.len());
-        macro_rules! outside {
-            ($values:expr) => {
-                count($values, at, |value| !(min..=max).contains(&f64::from(value)))
-            };
-        }
-        match elements {
-            Elements::Fp32(values) => count(values, at, |value| !(min32..=max32).contains(&value)),
-            Elements::Fp64(values) => outside!(values),
-            Elements::Int8(values) => outside!(values),
-            Elements::Int16(values) => outside!(values),
-            Elements::Int32(values) => outside!(values),
-            Elements::Uint8(values) => outside!(values),
-            Elements::Uint16(values) => outside!(values),
-            Elements::Uint32(values) => outside!(values),
-            // Among numbers that a float64 rounds, a range is no more exact than it.
-            Elements::Int64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
-            Elements::Uint64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
-            Elements::Bool(_) | Elements::Bytes(_) | Elements::Fp16(_) | Elements::Bf16(_) => 0,
-        }
+    }
+    match elements {
+        Elements::Fp32(values) => count(values, at, |value| !(min32..=max32).contains(&value)),
+        Elements::Fp64(values) => outside!(values),
+        Elements::Int8(values) => outside!(values),
+        Elements::Int16(values) => outside!(values),
+        Elements::Int32(values) => outside!(values),
+        Elements::Uint8(values) => outside!(values),
+        Elements::Uint16(values) => outside!(values),
+        Elements::Uint32(values) => outside!(values),
+        // Among numbers that a float64 rounds, a range is no more exact than it.
+        Elements::Int64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
+        Elements::Uint64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
+        Elements::Bool(_) | Elements::Bytes(_) | Elements::Fp16(_) | Elements::Bf16(_) => 0,
     }
 }
 
@@ -508,7 +526,17 @@ mod tests {
             sheet.set(age, &input.features[age], &Cell::Integer(value)).unwrap();
         }
         let rows = sheet.finish();
-        assert_eq!((rows.len(), rows.count_outside(&layout, age, (18.0, 90.0))), (3, 2));
-        assert_eq!(rows.slice(1, 2).count_outside(&layout, age, (18.0, 90.0)), 0);
+        let outside = |rows: &Rows| {
+            let mut count = 0;
+            rows.each_outside(&layout, &input.features, |feature, more| count += if feature == age { more } else { 0 });
+            count
+        };
+        assert_eq!((rows.len(), outside(&rows), outside(&rows.slice(1, 2))), (3, 2, 0));
+
+        let input = ModelSpec::parse("model.yaml", mainstay_models::embedded::MODELS[0].spec).unwrap().input;
+        let rows = Rows::from(ndarray::array![[5.1, 99.0, 1.4, 0.2], [5.1, 3.5, 1.4, -1.0], [5.1, -3.5, 1.4, 0.2]]);
+        let mut counts = [0; 4];
+        rows.each_outside(&Layout::new(&input), &input.features, |feature, more| counts[feature] += more);
+        assert_eq!(counts, [0, 2, 0, 1]);
     }
 }

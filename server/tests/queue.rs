@@ -74,6 +74,7 @@ fn each_row_returns_to_its_caller_and_a_bad_request_fails_alone() {
                 worker.join().unwrap();
             }
             assert_eq!(queue.len(), 0);
+            assert!(queue.is_idle());
         },
         INTERLEAVINGS,
     );

@@ -27,6 +27,10 @@ mod sync {
 /// The share of what may run inline from which on a run is costly.
 const COSTLY_SHARE: usize = 8;
 
+/// A third of the processor time that a thread of connections gets beside it.
+#[cfg(target_os = "linux")]
+const WORKER_NICENESS: i32 = 5;
+
 /// Runs requests. Dropping the future of [`Runner::run`] gives the request's place in the queue up:
 /// a worker that meets it does not run it.
 pub struct Runner {
@@ -71,7 +75,14 @@ impl Runner {
     /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. To be asked in a
     /// runtime.
     pub fn has_place(&self, version: &LoadedVersion, rows: usize) -> bool {
-        runs_inline(version, rows, Instant::now()) || self.queue.has_place()
+        self.runs_inline(version, rows, Instant::now()) || self.queue.has_place()
+    }
+
+    /// Whether so many rows are to be run on the thread that asks: not what is costly, while that thread is behind or others
+    /// wait for a worker already, since then it has the more to do with refusing.
+    fn runs_inline(&self, version: &LoadedVersion, rows: usize, now: Instant) -> bool {
+        let is_free = || self.queue.is_idle() && !turn::is_over(now);
+        rows <= version.engine.inline_rows_max() && (!is_costly(version, rows) || is_free())
     }
 
     /// Runs `rows` through `version`, not after `deadline`.
@@ -85,7 +96,7 @@ impl Runner {
         if now >= deadline {
             return Err(RunnerError::Late);
         }
-        if runs_inline(version, rows.len(), now) {
+        if self.runs_inline(version, rows.len(), now) {
             if is_costly(version, rows.len()) {
                 turn::begin(now);
             }
@@ -111,17 +122,22 @@ impl Runner {
     }
 }
 
-/// Whether so many rows are to be run on the thread that asks.
-fn runs_inline(version: &LoadedVersion, rows: usize, now: Instant) -> bool {
-    rows <= version.engine.inline_rows_max() && !(is_costly(version, rows) && turn::is_over(now))
-}
-
 /// Whether so many rows cost so much more than a refusal and a hand-off that these are worth their while.
 fn is_costly(version: &LoadedVersion, rows: usize) -> bool {
     rows > version.engine.inline_rows_max() / COSTLY_SHARE
 }
 
+/// Lets the threads of connections go before this thread, where both want a processor: they answer what is small, and refuse.
+fn step_back() {
+    // Elsewhere this would be the whole process's.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, WORKER_NICENESS) {
+        tracing::debug!(%error, "a worker has the priority of every other thread");
+    }
+}
+
 fn work(queue: &Queue<Job>) {
+    step_back();
     while let Some(Job { version, rows, queued, deadline, reply }) = queue.take() {
         if reply.is_closed() {
             continue;

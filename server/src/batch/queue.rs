@@ -7,6 +7,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 // Named from outside, so that a model checker's can stand in for the standard library's.
@@ -15,6 +17,8 @@ use super::sync::{Condvar, Mutex, MutexGuard};
 /// A bounded queue in the order of deadlines; of equal ones, the first comes first.
 pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
+    /// How many jobs wait, for who does not need to know exactly.
+    waiting: AtomicUsize,
     changed: Condvar,
     jobs_max: usize,
     is_wanted: fn(&J) -> bool,
@@ -37,7 +41,12 @@ impl<J> Queue<J> {
     /// A queue of at most `jobs_max` jobs that somebody waits for, which `is_wanted` tells of each.
     pub(super) fn new(jobs_max: usize, is_wanted: fn(&J) -> bool) -> Self {
         let state = State { waiting: BinaryHeap::new(), count: 0, is_closed: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), jobs_max, is_wanted }
+        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0), changed: Condvar::new(), jobs_max, is_wanted }
+    }
+
+    /// Whether nothing waits, as far as this thread knows.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(Relaxed) == 0
     }
 
     /// Whether there is a place now.
@@ -54,6 +63,7 @@ impl<J> Queue<J> {
         let number = state.count;
         state.count += 1;
         state.waiting.push(Waiting { deadline, number, job });
+        self.waiting.store(state.waiting.len(), Relaxed);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -64,6 +74,7 @@ impl<J> Queue<J> {
         let mut state = self.lock();
         loop {
             if let Some(next) = state.waiting.pop() {
+                self.waiting.store(state.waiting.len(), Relaxed);
                 return Some(next.job);
             }
             if state.is_closed {
@@ -88,6 +99,7 @@ impl<J> Queue<J> {
     fn make_room(&self, state: &mut State<J>) -> bool {
         if state.waiting.len() >= self.jobs_max {
             state.waiting.retain(|waiting| (self.is_wanted)(&waiting.job));
+            self.waiting.store(state.waiting.len(), Relaxed);
         }
         state.waiting.len() < self.jobs_max
     }

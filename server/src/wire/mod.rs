@@ -16,6 +16,7 @@ use crate::rows::{Cell, Layout, Mismatch, Rows, Sheet};
 
 mod answer;
 mod csv;
+mod cursor;
 mod mlflow;
 pub mod oip;
 mod plain;

@@ -8,13 +8,8 @@
 use mainstay_models::spec::{Domain, Feature};
 use ndarray::Array2;
 
+use super::cursor::Cursor;
 use crate::rows::{Layout, Rows};
-
-/// A number of so many digits or fewer is a float64, and so is a power of ten that brings them behind the point: one division
-/// gives the float64 that is nearest to a decimal fraction.
-const DIGITS_MAX: usize = 15;
-const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 /// Where a body may have its records.
 const INSTANCES: &[u8] = b"\"instances\"";
@@ -52,7 +47,7 @@ impl Plain {
 
     /// The rows of `body`, at most `rows_max` of them; nothing where anything is unusual.
     pub(super) fn decode(&self, body: &[u8], rows_max: usize) -> Option<Rows> {
-        let mut cursor = Cursor(body);
+        let mut cursor = Cursor::new(body);
         let mut values = Vec::new();
         let mut inside = cursor;
         let is_wrapped =
@@ -119,83 +114,6 @@ impl Field {
 fn quoted(text: &str) -> Option<Box<[u8]>> {
     let is_plain = !text.contains(|c: char| c.is_control() || c == '"' || c == '\\');
     is_plain.then(|| format!("\"{text}\"").into_bytes().into_boxed_slice())
-}
-
-/// What is left of a body.
-#[derive(Clone, Copy)]
-struct Cursor<'b>(&'b [u8]);
-
-impl Cursor<'_> {
-    /// The next byte that is no space.
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
-        loop {
-            match *self.0.first()? {
-                b' ' | b'\n' | b'\r' | b'\t' => self.0 = &self.0[1..],
-                byte => return Some(byte),
-            }
-        }
-    }
-
-    #[inline]
-    fn take(&mut self, byte: u8) -> Option<()> {
-        let is_next = self.next()? == byte;
-        is_next.then(|| self.0 = &self.0[1..])
-    }
-
-    #[inline]
-    fn literal(&mut self, literal: &[u8]) -> Option<()> {
-        self.next()?;
-        self.0 = self.0.strip_prefix(literal)?;
-        Some(())
-    }
-
-    /// A number as JSON writes it, to the nearest float64.
-    #[inline]
-    fn number(&mut self) -> Option<f64> {
-        self.next()?;
-        let text = self.0;
-        let is_negative = text.first() == Some(&b'-');
-        let first = usize::from(is_negative);
-        let (mantissa, point) = digits(text, first, 0);
-        let whole = point - first;
-        if whole == 0 || whole > 1 && text[first] == b'0' {
-            return None;
-        }
-        let (mut mantissa, mut end, mut fraction) = (mantissa, point, 0);
-        if text.get(point) == Some(&b'.') {
-            (mantissa, end) = digits(text, point + 1, mantissa);
-            fraction = end - point - 1;
-            if fraction == 0 {
-                return None;
-            }
-        }
-        let has_exponent = matches!(text.get(end), Some(b'e' | b'E'));
-        if has_exponent {
-            let sign = usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
-            let from = end + 1 + sign;
-            end = digits(text, from, 0).1;
-            if end == from {
-                return None;
-            }
-        }
-        self.0 = &text[end..];
-        if has_exponent || whole + fraction > DIGITS_MAX {
-            return std::str::from_utf8(&text[..end]).ok()?.parse().ok();
-        }
-        let value = mantissa as f64 / POWERS_OF_TEN[fraction];
-        Some(if is_negative { -value } else { value })
-    }
-}
-
-/// The digits of `text` from `at` on, appended to `mantissa`, and where they end. Of more than a `u64` holds, the end alone is right.
-#[inline]
-fn digits(text: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
-    while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
-        mantissa = mantissa.wrapping_mul(10).wrapping_add(digit.into());
-        at += 1;
-    }
-    (mantissa, at)
 }
 
 #[cfg(test)]

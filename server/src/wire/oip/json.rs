@@ -11,24 +11,30 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 
-use super::{Announced, Error, Fault, Metadata, Output, Request, TensorMetadata, Wanted, raw};
+use super::{Announced, Error, Fault, Metadata, Output, Request, TensorMetadata, Wanted, plain, raw};
 use crate::tensor::{Datatype, Elements, Tensor};
 use crate::wire::excerpt;
 
 /// The deepest nesting of a tensor's data.
 const DEPTH_MAX: usize = 8;
 /// The longest id that is taken and sent back.
-const ID_BYTES_MAX: usize = 1024;
+pub(super) const ID_BYTES_MAX: usize = 1024;
 
 /// The request in `body`, whose first `json_bytes` are JSON and the rest its binary tensors; all of it, where none is given.
 pub fn decode(metadata: &Metadata, body: &[u8], json_bytes: Option<usize>, rows_max: usize) -> Result<Request, Error> {
-    let (json, tail) = match json_bytes {
-        None => (body, &[][..]),
-        Some(length) => body.split_at_checked(length).ok_or_else(|| {
-            let got = format!("{length} of {} bytes", body.len());
-            Fault::new("inference-header-content-length", "no more bytes than the body has", got)
-        })?,
-    };
+    let (json, tail) = split(body, json_bytes)?;
+    plain::decode(metadata, json, tail, rows_max)
+        .map_or_else(|| decode_carefully(metadata, body, json_bytes, rows_max), Ok)
+}
+
+/// The same, whatever the request looks like.
+pub(super) fn decode_carefully(
+    metadata: &Metadata,
+    body: &[u8],
+    json_bytes: Option<usize>,
+    rows_max: usize,
+) -> Result<Request, Error> {
+    let (json, tail) = split(body, json_bytes)?;
     let mut draft = read(metadata, json, rows_max, &[])?;
     if draft.inputs.iter().any(|input| input.data == Data::Postponed) {
         let known: Vec<_> = draft.inputs.iter().map(|input| (input.datatype.clone(), input.shape.clone())).collect();
@@ -39,6 +45,15 @@ pub fn decode(metadata: &Metadata, body: &[u8], json_bytes: Option<usize>, rows_
     let Parameters { binary_data_output, timeout, .. } = draft.parameters;
     let is_binary = binary_data_output.unwrap_or(false);
     Ok(Request { id: draft.id, inputs, outputs: draft.outputs, is_binary, timeout_us: timeout.filter(|us| *us > 0) })
+}
+
+/// The JSON of a body, and the bytes behind it.
+fn split(body: &[u8], json_bytes: Option<usize>) -> Result<(&[u8], &[u8]), Error> {
+    let Some(length) = json_bytes else { return Ok((body, &[])) };
+    body.split_at_checked(length).ok_or_else(|| {
+        let got = format!("{length} of {} bytes", body.len());
+        Fault::new("inference-header-content-length", "no more bytes than the body has", got).into()
+    })
 }
 
 /// The request that a body without any JSON is: the bytes of the model's one input.
@@ -92,7 +107,11 @@ pub fn encode(answering: Answering<'_>, outputs: &[Output]) -> (Vec<u8>, Option<
         data: bytes.is_none().then(|| ElementsBody(output.tensor.elements())),
     });
     let body = Body { model_name: model, model_version: version, id, outputs: outputs.collect() };
-    let mut body = serde_json::to_vec(&body).expect("an answer has numbers, text and text keys");
+    let elements: usize = body.outputs.iter().map(|output| output.data.as_ref().map_or(0, |data| data.0.len())).sum();
+    // Grows at most once where the names are long.
+    let mut text = Vec::with_capacity(384 + elements * 12);
+    serde_json::to_writer(&mut text, &body).expect("an answer has numbers, text and text keys");
+    let mut body = text;
     if binary.iter().all(Option::is_none) {
         return (body, None);
     }

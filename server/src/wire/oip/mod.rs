@@ -15,6 +15,7 @@ use crate::tensor::{Datatype, Elements, Tensor};
 
 pub mod grpc;
 pub mod json;
+mod plain;
 pub mod raw;
 
 /// A tensor of a model; a size of -1 is the number of rows.
@@ -225,7 +226,10 @@ impl Metadata {
 
 /// The rows of a checked request, whose values are held to the features that they are of.
 pub fn rows(signature: &Signature, interface: &Interface, inputs: Vec<Tensor>) -> Result<Rows, Error> {
-    let names: Vec<String> = inputs.iter().map(|input| input.name().to_owned()).collect();
+    // Of one input the place is known.
+    let is_one = inputs.len() == 1;
+    let names: Vec<String> =
+        if is_one { Vec::new() } else { inputs.iter().map(|input| input.name().to_owned()).collect() };
     let rows = interface.rows(inputs, usize::MAX).map_err(|error| {
         let (path, got) = match &error {
             InputError::Text { index, element, .. } => (format!("inputs[{index}].data[{element}]"), "other bytes"),
