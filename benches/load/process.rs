@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 /// A process and all its descendants, by their ids.
 pub fn family(id: u32) -> Vec<u32> {
@@ -50,4 +51,12 @@ pub fn memory_mib(ids: &[u32]) -> f64 {
         line.trim().trim_end_matches(" kB").parse::<f64>().ok()
     };
     ids.iter().filter_map(of).sum::<f64>() / 1024.0
+}
+
+/// Keeps a process, with all its threads, to some processors, such as `0` or `0-1`.
+pub fn keep_to(id: u32, processors: &str) {
+    let told =
+        Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", processors, &id.to_string()]).output();
+    let told = told.expect("taskset comes with util-linux");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
 }

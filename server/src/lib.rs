@@ -24,6 +24,7 @@ pub mod grpc;
 pub mod http;
 pub mod monitor;
 pub mod page;
+mod priority;
 pub mod reference;
 pub mod reload;
 pub mod rows;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use self::queue::Queue;
 use crate::catalog::LoadedVersion;
 use crate::engine::{Prediction, RunError};
+use crate::priority;
 use crate::rows::Rows;
 
 mod queue;
@@ -26,10 +27,6 @@ mod sync {
 
 /// The share of what may run inline from which on a run is costly.
 const COSTLY_SHARE: usize = 8;
-
-/// A third of the processor time that a thread of connections gets beside it.
-#[cfg(target_os = "linux")]
-const WORKER_NICENESS: i32 = 5;
 
 /// Runs requests. Dropping the future of [`Runner::run`] gives the request's place in the queue up:
 /// a worker that meets it does not run it.
@@ -127,17 +124,9 @@ fn is_costly(version: &LoadedVersion, rows: usize) -> bool {
     rows > version.engine.inline_rows_max() / COSTLY_SHARE
 }
 
-/// Lets the threads of connections go before this thread, where both want a processor: they answer what is small, and refuse.
-fn step_back() {
-    // Elsewhere this would be the whole process's.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, WORKER_NICENESS) {
-        tracing::debug!(%error, "a worker has the priority of every other thread");
-    }
-}
-
 fn work(queue: &Queue<Job>) {
-    step_back();
+    // The threads of connections answer what is small, and refuse.
+    priority::step_back();
     while let Some(Job { version, rows, queued, deadline, reply }) = queue.take() {
         if reply.is_closed() {
             continue;

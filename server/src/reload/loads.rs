@@ -60,6 +60,7 @@ impl Loads {
         let thread = |_| {
             let (bench, taken, give) = (Arc::clone(&bench), taken.clone(), give.clone());
             std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+                crate::priority::step_back();
                 for (wanted, abandoned) in taken {
                     let outcome = bench.load(&wanted, &abandoned);
                     if give.send((wanted, outcome)).is_err() {
