@@ -66,6 +66,10 @@ pub struct Settings {
     pub request_deadline: Duration,
     /// The most bytes that one fetch may bring.
     pub transfer_bytes_max: u64,
+    /// How long a fetch that has begun to bring something may go without [`Settings::pace_bytes`] having come.
+    pub pace: Duration,
+    /// See [`Settings::pace`].
+    pub pace_bytes: u64,
     /// The largest artifact that is read from git.
     pub artifact_bytes_max: u64,
     /// What may be fetched from outside git.
@@ -105,6 +109,9 @@ impl Settings {
             fetch_deadline: Duration::from_secs(120),
             request_deadline: Duration::from_secs(30),
             transfer_bytes_max: 1 << 30,
+            // As for artifacts.
+            pace: Duration::from_secs(30),
+            pace_bytes: 256 << 10,
             artifact_bytes_max: 64 << 20,
             fetch: fetch::Settings::default(),
             keep_releases: 5,
@@ -250,6 +257,8 @@ impl Sidecar {
             fetch_deadline: settings.fetch_deadline,
             request_deadline: settings.request_deadline,
             transfer_bytes_max: settings.transfer_bytes_max,
+            pace: settings.pace,
+            pace_bytes: settings.pace_bytes,
         };
         let inquiry = Inquiry {
             git: git_settings.clone(),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mainstay_models::{Commit, CommitId};
 use serde::de::DeserializeOwned;
@@ -33,6 +34,10 @@ pub struct Job {
     pub token: Option<String>,
     /// The most bytes that one fetch may bring.
     pub transfer_bytes_max: u64,
+    /// How long a fetch may go without `pace_bytes` having come.
+    pub pace: Duration,
+    /// See there.
+    pub pace_bytes: u64,
     /// What is asked.
     pub request: Request,
 }
@@ -184,6 +189,16 @@ pub enum Failure {
         address: String,
         /// Why.
         reason: String,
+    },
+    /// The remote has begun to send, and sends too slowly. The worker still waits for it, so it is to be ended.
+    #[error("cannot fetch from {address}: it gave less than {pace_bytes} bytes in {} s", pace.as_secs_f64())]
+    Slow {
+        /// The repository.
+        address: String,
+        /// What should have come.
+        pace_bytes: u64,
+        /// In which time.
+        pace: Duration,
     },
     /// The remote has no such reference.
     #[error("{address} has no branch or tag `{reference}`: create it there, or follow another with --ref")]

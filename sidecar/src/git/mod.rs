@@ -63,6 +63,10 @@ pub struct Settings {
     pub request_deadline: Duration,
     /// The most bytes that one fetch may bring.
     pub transfer_bytes_max: u64,
+    /// How long a fetch that has begun to bring something may go without [`Settings::pace_bytes`] having come.
+    pub pace: Duration,
+    /// See [`Settings::pace`].
+    pub pace_bytes: u64,
 }
 
 /// The files that hold what lets us in. They are read by the worker, anew each time it is asked for them.
@@ -286,9 +290,13 @@ impl Git {
             credentials: self.settings.credentials.clone(),
             token,
             transfer_bytes_max: self.settings.transfer_bytes_max,
+            pace: self.settings.pace,
+            pace_bytes: self.settings.pace_bytes,
             request,
         };
         match worker.exchange(&job, Instant::now() + deadline, body_bytes_max, &self.control) {
+            // It cannot be told to stop waiting, so it is not kept.
+            Ok((Reply::Failed(failure @ Failure::Slow { .. }), _)) => Err(failure.into()),
             Ok((Reply::Failed(failure), _)) => {
                 self.worker = Some(worker);
                 // Whatever was wrong, a token that may have been taken back is not offered again.

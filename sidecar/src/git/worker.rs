@@ -2,7 +2,8 @@
 //!
 //! The only place that knows libgit2. Answers one question at a time, keeps nothing between two questions but its
 //! folder on disk, never checks anything out, follows no redirect, reads no configuration of the machine or the
-//! user, and never asks anybody for anything. It knows no deadline: its parent kills it.
+//! user, and never asks anybody for anything. It knows no deadline, since its parent kills it; that a fetch comes too
+//! slowly it says itself, since nobody else sees what comes.
 //!
 //! ```text
 //! <home>/mirror/             a bare repository; thrown away and fetched anew when it is damaged, and replaced by a
@@ -11,14 +12,14 @@
 //! <home>/.ssh/known_hosts    a link to the file that was given; libgit2 finds it since HOME is <home>
 //! ```
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use git2::{
@@ -69,7 +70,6 @@ pub fn run() -> ExitCode {
         // Not an exit, whose handlers would meet libgit2 in the middle of something.
         let _ = kill_process(getpid(), Signal::KILL);
     });
-    let mut stdout = io::stdout().lock();
     let mut busy = true;
     for job in jobs {
         let was_busy = std::mem::replace(&mut busy, !matches!(job.request, Request::Advertise));
@@ -78,11 +78,14 @@ pub fn run() -> ExitCode {
             Ok(Answer::Blob(body)) => (Reply::Blob { size_bytes: body.len() as u64 }, body),
             Err(failure) => (Reply::Failed(failure), Vec::new()),
         };
+        // Locked for this alone: a fetch that is too slow is told of by another thread.
+        let mut stdout = io::stdout().lock();
         let sent =
             frame::write(&mut stdout, &reply).and_then(|()| stdout.write_all(&body)).and_then(|()| stdout.flush());
         if sent.is_err() {
             break;
         }
+        drop(stdout);
         // From here on there may be nothing but advertisements for days.
         if was_busy && !busy {
             footprint::give_back();
@@ -313,11 +316,22 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     let mut remote = open_remote(job, repo)?;
     let mut connection = connect(job, &mut remote)?;
     let target = resolve(job, &connection)?;
-    let received = Cell::new(0);
+    let pack = Pack::default();
+    let seen = &pack;
+    // Nothing is ever sent: while the callback holds its end, something is to come.
+    let (coming, come) = mpsc::sync_channel::<()>(0);
+    let mut coming = Some(coming);
     let mut callbacks = callbacks(job);
-    callbacks.transfer_progress(|progress| {
-        received.set(progress.received_bytes() as u64);
-        received.get() <= job.transfer_bytes_max
+    callbacks.transfer_progress(move |progress| {
+        let bytes = progress.received_bytes() as u64;
+        seen.bytes.store(bytes, Ordering::Relaxed);
+        // Before, the remote makes the pack; and what comes after it is this machine's work.
+        let objects = progress.total_objects();
+        seen.begun.store(objects > 0, Ordering::Relaxed);
+        if objects > 0 && progress.received_objects() == objects {
+            drop(coming.take());
+        }
+        bytes <= job.transfer_bytes_max
     });
     let mut options = FetchOptions::new();
     options
@@ -326,10 +340,16 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
         .follow_redirects(RemoteRedirect::None)
         .download_tags(AutotagOption::None)
         .update_fetchhead(false);
-    let downloaded = connection.remote().download(&[&target.name], Some(&mut options));
-    drop(options);
+    let downloaded = std::thread::scope(|scope| {
+        scope.spawn(move || watch(job, seen, &come));
+        let downloaded = connection.remote().download(&[&target.name], Some(&mut options));
+        // And with it the callback.
+        drop(options);
+        downloaded
+    });
+    let received = pack.bytes.into_inner();
     downloaded.map_err(|error| {
-        if received.get() > job.transfer_bytes_max {
+        if received > job.transfer_bytes_max {
             let reason = format!("it sends more than the {} bytes allowed for one fetch", job.transfer_bytes_max);
             return Fault::Other(unreached(job, "fetch from", &reason));
         }
@@ -346,7 +366,33 @@ fn fetch(job: &Job, repo: &Repository) -> Result<Fetched, Fault> {
     }
     let commit = find_commit(repo, &commit_id(target.commit))?;
     repo.reference(TARGET, commit.id(), true, "").map_err(Fault::Mirror)?;
-    Ok(Fetched { advertised: target.advertised(), bytes: received.get() })
+    Ok(Fetched { advertised: target.advertised(), bytes: received })
+}
+
+/// What libgit2 has told of a pack that is on its way: it does so at its beginning, at each 100 kB and at each object.
+#[derive(Default)]
+struct Pack {
+    begun: AtomicBool,
+    bytes: AtomicU64,
+}
+
+/// Says so, and nothing more is said, where a pack has begun to come and comes too slowly. libgit2's own time-out never ends
+/// a read that gets a byte now and then.
+fn watch(job: &Job, pack: &Pack, come: &mpsc::Receiver<()>) {
+    let mut before = None;
+    while come.recv_timeout(job.pace) == Err(RecvTimeoutError::Timeout) {
+        let now = pack.bytes.load(Ordering::Relaxed);
+        if before.is_some_and(|before| now - before < job.pace_bytes) {
+            let (address, pace_bytes, pace) = (job.address.to_string(), job.pace_bytes, job.pace);
+            let mut stdout = io::stdout().lock();
+            let _ = frame::write(&mut stdout, &Reply::Failed(Failure::Slow { address, pace_bytes, pace }));
+            // The parent ends the process, which is to say nothing else until then.
+            loop {
+                std::thread::park();
+            }
+        }
+        before = pack.begun.load(Ordering::Relaxed).then_some(now);
+    }
 }
 
 /// Takes away what a worker left that was killed in a fetch; packs that are whole have other names, and nobody else locks.

@@ -1,8 +1,8 @@
 //! What goes wrong, and that what was published stays and everything heals by itself.
 
 use std::fs;
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -69,6 +69,58 @@ fn a_remote_that_never_answers_is_cut_at_the_deadline_and_its_worker_killed() {
     assert!(request.starts_with(b"GET /config/info/refs"));
     assert!(retry(sidecar.reconcile()).contains("was killed"));
     assert_eq!(sidecar.agent().unwrap().git_workers_started(), 2);
+}
+
+/// Answers as a git host does, and of the pack that is asked for sends a byte now and then, until nobody reads it any more.
+fn drip(stream: TcpStream) {
+    let mut answer = stream.try_clone().unwrap();
+    let line = |text: &str| format!("{:04x}{text}", text.len() + 4);
+    let mut asked = BufReader::new(stream);
+    let mut head = String::new();
+    while asked.read_line(&mut head).is_ok_and(|length| length > 0) {
+        if !head.ends_with("\r\n\r\n") {
+            continue;
+        }
+        if head.starts_with("GET") {
+            let reference = line(&format!("{} refs/heads/main\0ofs-delta\n", "5".repeat(40)));
+            let body = format!("{}0000{reference}0000", line("# service=git-upload-pack\n"));
+            let kind = "application/x-git-upload-pack-advertisement";
+            let length = body.len();
+            write!(answer, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
+                .unwrap();
+        } else {
+            let kind = "application/x-git-upload-pack-result";
+            write!(answer, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+            // One blob of 4095 bytes, which begins as bytes that are not compressed do.
+            let begun = b"0008NAK\nPACK\0\0\0\x02\0\0\0\x01\xbf\xff\x01\x78\x01\x01\xff\x0f\x00\xf0";
+            let mut sent = answer.write_all(begun);
+            while sent.is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+                sent = answer.write_all(b"x");
+            }
+        }
+        head.clear();
+    }
+}
+
+#[test]
+fn a_remote_that_drips_is_left_and_its_worker_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut bench = Bench::following(&format!("http://{}/config", listener.local_addr().unwrap()));
+    bench.settings.pace = Duration::from_millis(300);
+    bench.settings.pace_bytes = 1000;
+    let host = std::thread::spawn(move || {
+        // One for the look, one for the fetch.
+        let drips: Vec<_> =
+            listener.incoming().take(2).map(|stream| stream.map(|s| std::thread::spawn(|| drip(s)))).collect();
+        drips.into_iter().for_each(|drip| drip.unwrap().join().unwrap());
+    });
+    let mut sidecar = bench.open();
+    let problem = retry(sidecar.reconcile());
+    assert!(problem.contains("it gave less than 1000 bytes in 0.3 s"), "{problem}");
+    assert_eq!(sidecar.agent().unwrap().git_worker_id(), None);
+    // Its end of the connection is closed, so it is gone.
+    host.join().unwrap();
 }
 
 #[test]

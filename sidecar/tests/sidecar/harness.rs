@@ -276,6 +276,8 @@ fn git_settings(
         fetch_deadline: deadline,
         request_deadline: deadline,
         transfer_bytes_max: 10 << 20,
+        pace: LONG,
+        pace_bytes: 1,
     }
 }
 

@@ -74,6 +74,8 @@ impl Scene {
                 fetch_deadline: LONG,
                 request_deadline: LONG,
                 transfer_bytes_max: settings.transfer_bytes_max,
+                pace: settings.pace,
+                pace_bytes: settings.pace_bytes,
             },
             Control::new(),
         );
