@@ -344,7 +344,13 @@ impl Report {
             })
             .collect();
         let of_one = requests(Form::Instances, "/models/forest/predict", 1, SINGLE);
-        let entrants = [one.entrant("one model", of_one), many.entrant("400 versions in turn", of_many)];
+        let of_last = requests(Form::Instances, &format!("/models/{}/predict", names[MANY - 1]), 1, SINGLE);
+        let entrants = [
+            one.entrant("one model", of_one),
+            many.entrant("one of 200 models", of_last),
+            // Each with trees of its own, which no cache has room for.
+            many.entrant("200 models in turn", of_many),
+        ];
         let lines = self.contest("one row, many models", 1, &entrants, 16, None);
         let ratio = lines[1].cpu_of_first;
         self.figure(

@@ -12,22 +12,26 @@ const FILE: &[u8] = include_bytes!("forest/model.onnx");
 pub struct Store {
     publisher: Publisher,
     releases: u64,
+    /// What the last release has: a sidecar does not bring it again either.
+    there: BTreeMap<(String, Version), ReleasedVersion>,
 }
 
 impl Store {
     pub fn new(root: &Path) -> Self {
-        Self { publisher: Publisher::open(root).unwrap(), releases: 0 }
+        Self { publisher: Publisher::open(root).unwrap(), releases: 0, there: BTreeMap::new() }
     }
 
     /// Publishes versions of models, the stable one of each in front, and gives the commit that asks for it.
     pub fn publish(&mut self, models: &[(String, Vec<Version>)]) -> String {
         self.releases += 1;
-        let released = models.iter().map(|(name, versions)| {
-            let bytes = versions.iter().map(|version| (version.clone(), self.add(name, version)));
-            let model = ReleasedModel { stable: versions[0].clone(), versions: bytes.collect(), fallback: None };
-            (name.parse().unwrap(), model)
-        });
-        let released: BTreeMap<_, _> = released.collect();
+        let (mut released, mut there) = (BTreeMap::new(), BTreeMap::new());
+        for (name, versions) in models {
+            let bytes: BTreeMap<_, _> =
+                versions.iter().map(|version| (version.clone(), self.add(name, version))).collect();
+            there.extend(bytes.iter().map(|(version, bytes)| ((name.clone(), version.clone()), *bytes)));
+            let model = ReleasedModel { stable: versions[0].clone(), versions: bytes, fallback: None };
+            released.insert(name.parse().unwrap(), model);
+        }
         let id = format!("{:040x}", self.releases);
         let commit = Commit {
             id: id.parse().unwrap(),
@@ -38,6 +42,7 @@ impl Store {
         let default = models[0].0.parse().unwrap();
         let release = Release::new("prod".parse().unwrap(), commit, default, released, Vec::new()).unwrap();
         self.publisher.publish(&release).unwrap();
+        self.there = there;
         // As the sidecar does, so that a long run does not fill the disk.
         self.publisher.collect(5).unwrap();
         id
@@ -45,6 +50,9 @@ impl Store {
 
     /// The forest under another name and version. Its card says so, hence it is another one to the server in everything.
     fn add(&self, name: &str, version: &Version) -> ReleasedVersion {
+        if let Some(bytes) = self.there.get(&(name.to_owned(), version.clone())) {
+            return *bytes;
+        }
         let card = CARD.replacen("name: forest", &format!("name: {name}"), 1);
         let card = card.replacen("version: 1.0.0", &format!("version: {version}"), 1);
         let spec = ModelSpec::parse("model.yaml", card.as_bytes()).unwrap();
