@@ -61,8 +61,11 @@ fn a_commit_makes_the_new_version_answer_and_a_revert_the_old_one() {
     assert_eq!((&changes[0]["moves"], &changes[1]["moves"]), (&back, &there));
     assert_eq!((changes.len(), &changes[1]["commit"]["author"]), (3, &json!("Ada")));
 
-    let status = sidecar.until("the release is live", |status| !status["release"]["times"]["live_unix_ms"].is_null());
-    assert_eq!((&status["sync"], &status["health"]), (&json!("Synced"), &json!("Healthy")));
+    // The two are not said in one instant.
+    let status = sidecar.until("the release is live and all is well", |status| {
+        !status["release"]["times"]["live_unix_ms"].is_null() && status["health"] == "Healthy"
+    });
+    assert_eq!(status["sync"], "Synced");
     assert_eq!(status["release"]["commit"]["id"], json!(reverted));
 }
 
