@@ -225,6 +225,8 @@ pub struct LabelOutput {
     pub tensor: String,
     /// The classes' names; a label is an index into them. At least two, unique.
     pub classes: Vec<String>,
+    /// What the model gives for each class, where that is neither its index nor its name; else empty. Unique.
+    pub values: Vec<i64>,
 }
 
 /// The probability tensor.
@@ -497,6 +499,7 @@ enum RawKind {
 struct RawLabel {
     tensor: String,
     classes: Spanned<Vec<String>>,
+    values: Option<Spanned<Vec<i64>>>,
 }
 
 #[derive(Deserialize)]
@@ -912,6 +915,15 @@ impl Classifier {
         if classes.value.len() < 2 {
             return Err(Fault::at(classes, "output.label.classes", "names fewer than two classes"));
         }
+        if let Some(values) = &label.values {
+            let fail = |problem| Err(Fault::at(values, "output.label.values", problem));
+            if values.value.len() != classes.value.len() {
+                return fail("needs one for each class");
+            }
+            if values.value.iter().collect::<BTreeSet<_>>().len() < values.value.len() {
+                return fail("has an entry twice");
+            }
+        }
         if let Some(threshold) = &threshold
             && !(classes.value.len() == 2 && (0.0..=1.0).contains(&threshold.value))
         {
@@ -919,7 +931,11 @@ impl Classifier {
             return Err(Fault::at(threshold, "output.threshold", problem));
         }
         Ok(Self {
-            label: LabelOutput { tensor: label.tensor, classes: label.classes.value },
+            label: LabelOutput {
+                tensor: label.tensor,
+                classes: label.classes.value,
+                values: label.values.map(|values| values.value).unwrap_or_default(),
+            },
             probability,
             threshold: threshold.map(|threshold| threshold.value),
         })
@@ -1248,6 +1264,8 @@ mod tests {
             ("sepal width (cm)", "sepal length (cm)", "17: input.features[1].name: stands twice"),
             ("name: sepal width (cm)", "name: version", "17: input.features[1].name: is reserved"),
             ("classes: [setosa, versicolor", "classes: [setosa, setosa", "output.label.classes: has an entry twice"),
+            ("classes: [setosa", "values: [1, 2], classes: [setosa", "output.label.values: needs one for each class"),
+            ("classes: [setosa", "values: [1, 1, 2], classes: [setosa", "output.label.values: has an entry twice"),
             ("tolerance: 1.0e-05", "tolerance: 0", "golden.tolerance: must be above 0"),
             ("features: [5.1, 3.5, 1.1, 0.2]", "features: [5.1, 3.5, 1.1]", "golden.rows[0].features: must have 4"),
             ("0.2], label: 0", "0.2], label: 3", "golden.rows[0].label: must be below 3"),

@@ -55,6 +55,17 @@ fn whatever_goes_into_a_model_and_comes_out_of_it_is_served() {
         }
     }
 
+    // A number and a class, of one model.
+    let both = ask("both", rows);
+    assert_eq!(both["prediction"], both["outputs"]["price"]);
+    for row in 0..2 {
+        let dear = both["outputs"]["price"][row].as_f64().unwrap() > 0.0;
+        assert_eq!(both["outputs"]["side"][row], if dear { "dear" } else { "cheap" }, "{both}");
+    }
+    for model in ["regression", "several", "both"] {
+        assert_eq!(server.status_of(model)["engine"], "compiled", "{}", server.status_of(model));
+    }
+
     // Regression: one number, or several.
     let price = ask("regression", rows);
     assert_eq!((price["prediction"].as_array().unwrap().len(), &price["outputs"]), (2, &Value::Null));
@@ -80,6 +91,57 @@ fn whatever_goes_into_a_model_and_comes_out_of_it_is_served() {
     // As an address bar has them.
     let query = "id=9007199254740993&flag=false&text=&large=18446744073709551615&first=1&second=2";
     assert_eq!(server.get(&format!("/models/kinds/predict?{query}")).ok()["outputs"]["unflagged"], json!([true]));
+}
+
+#[test]
+fn labels_that_are_no_indices_are_the_models_own_where_tensors_are_spoken_of() {
+    let server = Server::start(&["--models", CONTENT]);
+    // The golden rows' own, of which the card knows the classes.
+    for (model, tensor, row, class, name, label) in [
+        ("numbers", "label", "[-0.20915422, -1.9109353, 0.6847903, -0.25954941]", 2, "seven", 7),
+        ("numbers", "label", "[-0.4622431, 2.1252854, 1.6236579, 1.0137252]", 0, "three", 3),
+        ("signs", "output_label", "[-0.4622431, 2.1252854, 1.6236579, 1.0137252]", 0, "outlier", -1),
+    ] {
+        let plain = server.post(&format!("/models/{model}/predict"), &format!("[{row}]")).ok();
+        assert_eq!((&plain["prediction"], &plain["label"]), (&json!([class]), &json!([name])), "{model}: {plain}");
+        let input = format!(r#"{{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": {row}}}"#);
+        let request = format!(r#"{{"inputs": [{input}], "outputs": [{{"name": "{tensor}"}}]}}"#);
+        let answer = server.post(&format!("/v2/models/{model}/infer"), &request).ok();
+        assert_eq!(answer["outputs"][0]["data"], json!([label]), "{model}: {answer}");
+        assert_eq!(answer["outputs"][0]["datatype"], "INT64");
+    }
+    assert_eq!(server.status_of("numbers")["engine"], "compiled");
+}
+
+#[test]
+fn what_makes_no_sense_to_serve_is_refused_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    copied(&["numbers", "columns"], folder.path());
+    let half = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/refused/half");
+    for file in ["model.yaml", "model.onnx"] {
+        let to = folder.path().join("half");
+        std::fs::create_dir_all(&to).unwrap();
+        std::fs::copy(Path::new(half).join(file), to.join(file)).unwrap();
+    }
+    let edit = |model: &str, from: &str, to: &str| {
+        let card = folder.path().join(model).join("1.0.0/model.yaml");
+        let text = std::fs::read_to_string(&card).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&card, text.replacen(from, to, 1)).unwrap();
+    };
+    // A card that takes them for indices, and one that takes names for integers.
+    edit("numbers", r#", "values": [3, 5, 7]"#, "");
+    edit("columns", r#"["leaves", "stays", "wavers"]"#, r#"["leaves", "stays", "wavers"], "values": [1, 2, 3]"#);
+    copied(&["zipmap"], folder.path());
+    let server = Server::start(&["--models", folder.path().to_str().unwrap()]);
+    for (model, words) in [
+        ("half", "floats of 16 bits are not taken"),
+        ("numbers", "output.label.values"),
+        ("columns", "expects `output_label` of i64"),
+    ] {
+        let status = server.status_of(model);
+        assert!(status["state"] == "failed" && status["reason"].as_str().unwrap().contains(words), "{status}");
+    }
 }
 
 #[test]

@@ -21,6 +21,19 @@ pub(super) struct Expected<'a> {
     pub(super) classes: usize,
     pub(super) label: &'a str,
     pub(super) probability: &'a str,
+    /// The label of each class; none where it is the class's index.
+    pub(super) values: &'a [i64],
+}
+
+impl Expected<'_> {
+    /// The class that a label means.
+    fn class(&self, label: i64) -> Option<u32> {
+        let index = match self.values {
+            [] => usize::try_from(label).ok().filter(|&index| index < self.classes)?,
+            values => values.iter().position(|&value| value == label)?,
+        };
+        u32::try_from(index).ok()
+    }
 }
 
 impl Answer {
@@ -43,8 +56,7 @@ impl Answer {
         check_shape(expected.label, &[rows, 1][..dimensions], label_shape)?;
         check_shape(expected.probability, &[rows, classes], probability_shape)?;
         for (row, &label) in (first..).zip(labels) {
-            let class = u32::try_from(label).ok().filter(|&class| (class as usize) < classes);
-            self.labels.push(class.ok_or(RunError::Label { row, got: label, classes })?);
+            self.labels.push(expected.class(label).ok_or(RunError::Label { row, got: label, classes })?);
         }
         if let Some(at) = probabilities.iter().position(|p| p.is_nan()) {
             return Err(RunError::Probability { row: first + at / classes, class: at % classes });
@@ -68,7 +80,8 @@ mod tests {
 
     use super::*;
 
-    const EXPECTED: Expected<'_> = Expected { rows: 2, classes: 2, label: "label", probability: "probability" };
+    const EXPECTED: Expected<'_> =
+        Expected { rows: 2, classes: 2, label: "label", probability: "probability", values: &[] };
 
     fn answer(labels: (&[i64], &[i64]), probabilities: (&[i64], &[f32])) -> Result<Answer, RunError> {
         let mut answer = Answer::with_capacity(2, 2);
@@ -82,6 +95,17 @@ mod tests {
         let whole = answer((&[2, 1], &[1, 0]), (&[2, 2], &[0.1, 0.9, 0.8, 0.2])).unwrap();
         assert_eq!(whole.labels, [1, 0, 1, 0]);
         assert_eq!(whole.probabilities, array![[0.1, 0.9], [0.8, 0.2], [0.1, 0.9], [0.8, 0.2]]);
+    }
+
+    #[test]
+    fn a_label_that_is_no_index_means_the_class_that_has_it() {
+        let expected = Expected { values: &[7, -1], ..EXPECTED };
+        let probabilities = (&[2, 2][..], &[0.1, 0.9, 0.8, 0.2][..]);
+        let mut answer = Answer::with_capacity(2, 2);
+        answer.append(&expected, (&[2], &[-1, 7]), probabilities).unwrap();
+        assert_eq!(answer.labels, [1, 0]);
+        let unknown = answer.append(&expected, (&[2], &[-1, 0]), probabilities);
+        assert!(matches!(unknown, Err(RunError::Label { row: 3, got: 0, classes: 2 })), "{unknown:?}");
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!    encodes those that were asked for.
 //!
 //! Categories travel as the model itself takes them: to a model of numbers as their index. A classifier's label comes as
-//! the model gives it, as a class's index (INT64) or name (BYTES); its probabilities, and maps, as a row of FP32 with one
+//! the model gives it, as a class's index or its value in the card (INT64), or its name (BYTES); its probabilities, and maps, as a row of FP32 with one
 //! column per class or key in the card's order, whatever form the model file gives them in.
 //!
 //! Does not know protocols, and nothing of ranges: a tensor's values are served as they are, also outside them.
@@ -33,6 +33,8 @@ pub struct Interface {
     is_matrix: bool,
     /// Where the model itself gives names of classes, all of them.
     class_names: Vec<String>,
+    /// Where it gives neither names nor indices, the label of each class.
+    class_values: Vec<i64>,
 }
 
 /// One tensor that goes in or comes out.
@@ -149,12 +151,22 @@ impl Interface {
             outputs,
             is_matrix: spec.input.matrix().is_some(),
             class_names: if names_classes { spec.output.classes().to_vec() } else { Vec::new() },
+            class_values: spec
+                .output
+                .classifier()
+                .map(|classifier| classifier.label.values.clone())
+                .unwrap_or_default(),
         }
     }
 
     /// The interface of a model that is not loaded, as far as its card tells: labels are taken to come as indices.
     pub fn of_card(spec: &ModelSpec) -> Self {
         Self::new(spec, false)
+    }
+
+    /// What the model gives for a class, where that is a number.
+    fn class_value(&self, class: u32) -> i64 {
+        self.class_values.get(class as usize).copied().unwrap_or(i64::from(class))
     }
 
     /// The tensors that go in.
@@ -251,7 +263,7 @@ impl Interface {
         let label = |class: &u32| self.class_names.get(*class as usize).map(|name| name.clone().into_bytes());
         let labels = match self.outputs[0].datatype {
             Datatype::Bytes => Elements::Bytes(answer.labels.iter().filter_map(label).collect()),
-            _ => Elements::Int64(answer.labels.iter().map(|&label| i64::from(label)).collect()),
+            _ => Elements::Int64(answer.labels.iter().map(|&label| self.class_value(label)).collect()),
         };
         let classes = answer.probabilities.ncols();
         let probabilities = Elements::Fp32(answer.probabilities.into_raw_vec_and_offset().0);

@@ -109,7 +109,10 @@ pub enum RunError {
         got: Vec<i64>,
     },
     /// The model gave a label that is none of its classes.
-    #[error("cannot use the model's label {got} for row {row}: it has {classes} classes")]
+    #[error(
+        "cannot use the model's label {got} for row {row}: it is none of the {classes} classes; where labels are no indices, \
+         name what stands for each class in output.label.values"
+    )]
     Label {
         /// The row, counted from 0.
         row: usize,

@@ -26,7 +26,15 @@ pub enum Prediction {
 /// How the outputs of one model are read.
 #[derive(Debug)]
 pub(super) enum Outputs {
-    Classifier { label: String, probability: String, classes: Names, labels: Labels, probabilities: Probabilities },
+    Classifier {
+        label: String,
+        probability: String,
+        classes: Names,
+        labels: Labels,
+        /// The label of each class; none where it is the class's index or name.
+        values: Box<[i64]>,
+        probabilities: Probabilities,
+    },
     Tensors(Vec<OutputPlan>),
 }
 
@@ -41,7 +49,7 @@ pub(super) enum Labels {
 #[derive(Debug)]
 pub(super) enum Probabilities {
     Tensor,
-    /// A sequence of maps, as ZipMap makes them, with these keys: names of classes, or their indices.
+    /// A sequence of maps, as ZipMap makes them, with these keys: names of classes, or their labels.
     Maps(Names, Labels),
 }
 
@@ -155,8 +163,11 @@ impl Outputs {
         first: usize,
     ) -> Result<(), RunError> {
         match (self, collector) {
-            (Self::Classifier { label, probability, classes, labels, probabilities }, Collector::Classes(answer)) => {
-                let expected = Expected { rows, classes: classes.names.len(), label, probability };
+            (
+                Self::Classifier { label, probability, classes, labels, values, probabilities },
+                Collector::Classes(answer),
+            ) => {
+                let expected = Expected { rows, classes: classes.names.len(), label, probability, values };
                 let (label_value, probability_value) = (&given[label.as_str()], &given[probability.as_str()]);
                 if let (Labels::Indices, Probabilities::Tensor) = (labels, probabilities) {
                     let (label_shape, labels) = label_value.try_extract_tensor()?;
@@ -196,6 +207,42 @@ impl Outputs {
             _ => unreachable!("a collector is used by its own outputs"),
         }
     }
+}
+
+impl Outputs {
+    /// The integers and floats of a model that could be compiled, as they come, row by row.
+    pub(super) fn raw(&self, given: &SessionOutputs<'_>, rows: usize) -> Result<(Vec<i64>, Vec<f32>), RunError> {
+        let plans = match self {
+            Self::Classifier { label, probability, .. } => {
+                let (_, labels) = given[label.as_str()].try_extract_tensor()?;
+                let (_, probabilities) = given[probability.as_str()].try_extract_tensor()?;
+                return Ok((labels.to_vec(), probabilities.to_vec()));
+            }
+            Self::Tensors(plans) => plans,
+        };
+        let (mut integers, mut floats) = (Vec::new(), Vec::new());
+        for plan in plans {
+            let value = &given[plan.tensor.as_str()];
+            match plan.datatype {
+                Datatype::Int64 => integers.push((plan.values(value, rows)?, plan.width())),
+                Datatype::Fp32 if !matches!(plan.form, Form::Maps(..)) => {
+                    floats.push((plan.values(value, rows)?, plan.width()));
+                }
+                _ => {
+                    let expected = "outputs of int64 and float32".to_owned();
+                    return Err(RunError::Rows { expected, got: format!("rows for `{}`", plan.name) });
+                }
+            }
+        }
+        Ok((by_row(&integers, rows), by_row(&floats, rows)))
+    }
+}
+
+/// Tensors beside each other: the values of each row, with how many each tensor has of one.
+fn by_row<T: Copy>(tensors: &[(&[T], usize)], rows: usize) -> Vec<T> {
+    let row =
+        |row: usize| tensors.iter().flat_map(move |(values, width)| values[row * width..][..*width].iter().copied());
+    (0..rows).flat_map(row).collect()
 }
 
 impl Names {

@@ -92,8 +92,14 @@ impl Engine {
     }
 }
 
-/// What an engine says of some rows: a label for each, and all probabilities.
+/// What an engine says of some rows, row by row: integers and floats, which of a classifier are labels and probabilities.
 type Said = (Vec<i64>, Vec<f32>);
+
+/// What is said of one of `rows` rows.
+fn of_row(said: &Said, row: usize, rows: usize) -> (&[i64], &[f32]) {
+    let (integers, floats) = (said.0.len() / rows, said.1.len() / rows);
+    (&said.0[row * integers..][..integers], &said.1[row * floats..][..floats])
+}
 
 /// Compares both on `rows`, in batches of several sizes and some rows alone.
 pub(super) fn compare(compiled: &Compiled, sessions: &Sessions, rows: &Array2<f32>) -> Result<(), ParityError> {
@@ -116,17 +122,18 @@ pub(super) fn compare(compiled: &Compiled, sessions: &Sessions, rows: &Array2<f3
 fn judge(rows: &ArrayView2<'_, f32>, compiled: &Said, expected: &Said, or: Option<&Said>) -> Result<(), ParityError> {
     for (i, row) in rows.rows().into_iter().enumerate() {
         let equal = |expected: &Said| {
-            let classes = compiled.1.len() / rows.nrows();
-            let (got, expected_one) = (&compiled.1[i * classes..][..classes], &expected.1[i * classes..][..classes]);
+            let (got, expected) = (of_row(compiled, i, rows.nrows()), of_row(expected, i, rows.nrows()));
             // With a probability that is no number, the answer is an error and its label is not read.
-            let error = expected_one.iter().any(|probability| probability.is_nan());
-            (error || compiled.0[i] == expected.0[i])
-                && got.iter().zip(expected_one).all(|(&got, &expected)| near(got, expected))
+            let error = expected.1.iter().any(|probability| probability.is_nan());
+            (error || got.0 == expected.0)
+                && got.1.len() == expected.1.len()
+                && got.1.iter().zip(expected.1).all(|(&got, &expected)| near(got, expected))
         };
         if !equal(expected) && !or.is_some_and(equal) {
-            let classes = compiled.1.len() / rows.nrows();
-            let say =
-                |said: &Said| format!("label {} and probabilities {:?}", said.0[i], &said.1[i * classes..][..classes]);
+            let say = |said: &Said| {
+                let (integers, floats) = of_row(said, i, rows.nrows());
+                format!("the integers {integers:?} and the floats {floats:?}")
+            };
             return Err(ParityError::Differs { row: row.to_vec(), compiled: say(compiled), expected: say(expected) });
         }
     }
@@ -217,13 +224,11 @@ fn changes(compiled: &Compiled, rows: &Array2<f32>) -> Array2<f32> {
     let pairs = PAIRS.min(seen.nrows() - 1);
     let (mut from, mut to) = (seen.slice(s![..pairs, ..]).to_owned(), seen.slice(s![1..=pairs, ..]).to_owned());
     let said = compiled.run_raw(&from.view());
-    let classes = said.1.len() / pairs;
     for _ in 0..HALVINGS {
         let middle = (&from + &to) / 2.0;
         let there = compiled.run_raw(&middle.view());
         for pair in 0..pairs {
-            let probabilities = pair * classes..(pair + 1) * classes;
-            let same = there.0[pair] == said.0[pair] && there.1[probabilities.clone()] == said.1[probabilities];
+            let same = of_row(&there, pair, pairs) == of_row(&said, pair, pairs);
             if same { &mut from } else { &mut to }.row_mut(pair).assign(&middle.row(pair));
         }
     }

@@ -96,18 +96,13 @@ impl Sessions {
         golden::check(spec, |rows| self.run_on(&mut self.pool.wait(), rows))
     }
 
-    /// Runs at most [`super::ROWS_PER_RUN_MAX`] rows of a model that could be compiled, and gives the labels and probabilities as
-    /// they come.
+    /// Runs at most [`super::ROWS_PER_RUN_MAX`] rows of a model that could be compiled, and gives its integers and floats as
+    /// they come, row by row.
     pub(super) fn run_raw(&self, rows: &ArrayView2<'_, f32>) -> Result<(Vec<i64>, Vec<f32>), RunError> {
-        let Outputs::Classifier { label, probability, .. } = &self.plan.outputs else {
-            return Err(RunError::Rows { expected: "what no compiled model takes".to_owned(), got: "rows".to_owned() });
-        };
         let mut session = self.pool.wait();
         let rows = rows.as_standard_layout();
         let outputs = session.run(ort::inputs![TensorRef::from_array_view(&rows)?])?;
-        let (_, labels) = outputs[label.as_str()].try_extract_tensor()?;
-        let (_, probabilities) = outputs[probability.as_str()].try_extract_tensor()?;
-        Ok((labels.to_vec(), probabilities.to_vec()))
+        self.plan.outputs.raw(&outputs, rows.nrows())
     }
 
     fn run_on(&self, session: &mut Session, rows: &Rows) -> Result<Prediction, RunError> {

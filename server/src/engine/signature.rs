@@ -112,7 +112,8 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
         matches!(outlet.dtype(), ValueType::Tensor { ty: TensorElementType::String, .. })
             && outlet.name() == label.tensor
     };
-    let labels = if outputs.iter().any(|outlet| is_text(&outlet)) { Labels::Names } else { Labels::Indices };
+    let is_named = label.values.is_empty() && outputs.iter().any(|outlet| is_text(&outlet));
+    let labels = if is_named { Labels::Names } else { Labels::Indices };
     let element = if labels == Labels::Names { TensorElementType::String } else { TensorElementType::Int64 };
     // Some exporters give the labels as a column.
     let shapes: [&[Size]; 2] = [&[Size::Rows], &[Size::Rows, Size::Fixed(1)]];
@@ -121,8 +122,11 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
     let probabilities = match maps {
         Some(Labels::Names) => Probabilities::Maps(Names::new(classes), Labels::Names),
         Some(Labels::Indices) => {
-            let indices: Vec<String> = (0..classes.len()).map(|index| index.to_string()).collect();
-            Probabilities::Maps(Names::new(&indices), Labels::Indices)
+            let keys: Vec<String> = match label.values.as_slice() {
+                [] => (0..classes.len()).map(|index| index.to_string()).collect(),
+                values => values.iter().map(ToString::to_string).collect(),
+            };
+            Probabilities::Maps(Names::new(&keys), Labels::Indices)
         }
         None => {
             let shape = [Size::Rows, Size::Fixed(classes.len())];
@@ -135,6 +139,7 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
         probability: probability.tensor.clone(),
         classes: Names::new(classes),
         labels,
+        values: label.values.as_slice().into(),
         probabilities,
     })
 }
@@ -215,7 +220,13 @@ fn expect<'o>(
     }
     let shapes: Vec<String> = shapes.iter().map(|sizes| list(sizes)).collect();
     let expected = format!("`{name}` of {element} {}", shapes.join(" or "));
-    Err(SignatureMismatch { part, expected, got: outlet.dtype().to_string() })
+    let hint = match outlet.dtype() {
+        ValueType::Tensor { ty: TensorElementType::Float16 | TensorElementType::Bfloat16, .. } => {
+            "; floats of 16 bits are not taken, so put a Cast beside it into the graph"
+        }
+        _ => "",
+    };
+    Err(SignatureMismatch { part, expected, got: format!("{}{hint}", outlet.dtype()) })
 }
 
 fn names_of(outlets: &[Outlet]) -> String {

@@ -24,9 +24,27 @@ type Lowered<T> = Result<T, Unsupported>;
 pub(super) struct Signature<'a> {
     pub(super) input: &'a str,
     pub(super) features: usize,
-    pub(super) label: &'a str,
-    pub(super) probability: &'a str,
-    pub(super) classes: usize,
+    /// In the order in which a program gives them.
+    pub(super) outputs: Vec<Output<'a>>,
+}
+
+/// An output that a program must give.
+pub(super) struct Output<'a> {
+    pub(super) tensor: &'a str,
+    /// `I64` or `F32`.
+    pub(super) kind: Type,
+    /// The sizes of what one row gets; empty for one value.
+    pub(super) shape: Vec<usize>,
+}
+
+impl Output<'_> {
+    /// One value for each row may come as a column.
+    fn fits(&self, value: &Value) -> bool {
+        let Some((Dim::Rows, sizes)) = value.dims.split_first() else { return false };
+        let whole = sizes.iter().copied().eq(self.shape.iter().map(|&size| Dim::Fixed(size)));
+        let column = self.shape.is_empty() && sizes == [Dim::Fixed(1)];
+        value.kind == self.kind && (whole || column) && value.elements.len() == self.shape.iter().product::<usize>()
+    }
 }
 
 pub(super) fn lower(model: &Model, signature: &Signature<'_>) -> Lowered<Program> {
@@ -89,21 +107,20 @@ impl Compiler {
     }
 
     fn finish(mut self, signature: &Signature<'_>) -> Lowered<Program> {
-        let missing = |name: &str| Unsupported::new(format!("a graph without the output `{name}`"));
-        let label = self.values.get(signature.label).cloned().ok_or_else(|| missing(signature.label))?;
-        let probability =
-            self.values.get(signature.probability).cloned().ok_or_else(|| missing(signature.probability))?;
-        let fits = label.kind == Type::I64
-            && label.dims.first() == Some(&Dim::Rows)
-            && matches!(label.dims.len(), 1 | 2)
-            && label.elements.len() == 1
-            && probability.kind == Type::F32
-            && probability.dims == [Dim::Rows, Dim::Fixed(signature.classes)];
-        if !fits {
-            return Err(Unsupported::new("outputs whose shapes are not the card's"));
+        let (mut integers, mut floats) = (Vec::new(), Vec::new());
+        for output in &signature.outputs {
+            let missing = || Unsupported::new(format!("a graph without the output `{}`", output.tensor));
+            let value = self.values.get(output.tensor).cloned().ok_or_else(missing)?;
+            if !output.fits(&value) {
+                return Err(Unsupported::new("outputs whose shapes are not the card's"));
+            }
+            for &element in &value.elements {
+                match output.kind {
+                    Type::I64 => integers.push(self.int_slot(element)?),
+                    _ => floats.push(self.float_slot(element)?),
+                }
+            }
         }
-        let label = self.int_slot(label.elements[0])?;
-        let probabilities = probability.elements.iter().map(|&e| self.float_slot(e)).collect::<Lowered<_>>()?;
         Ok(Program {
             features: signature.features,
             instructions: self.instructions,
@@ -111,8 +128,8 @@ impl Compiler {
             int_slots: self.int_slots as usize,
             floats: self.floats,
             ints: self.ints,
-            label,
-            probabilities,
+            integers_out: integers.into(),
+            floats_out: floats.into(),
         })
     }
 

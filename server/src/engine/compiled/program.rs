@@ -119,8 +119,9 @@ pub(super) struct Program {
     /// Slots that always hold the same.
     pub(super) floats: Vec<(u32, f32)>,
     pub(super) ints: Vec<(u32, i64)>,
-    pub(super) label: u32,
-    pub(super) probabilities: Box<[u32]>,
+    /// What comes out of a row: these integers, and these floats.
+    pub(super) integers_out: Box<[u32]>,
+    pub(super) floats_out: Box<[u32]>,
 }
 
 /// The memory of one run: one block's slots, and sums of trees.
@@ -148,8 +149,8 @@ thread_local! {
 /// What comes out of a run, row by row.
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
-    pub(super) labels: Vec<i64>,
-    pub(super) probabilities: Vec<f32>,
+    pub(super) integers: Vec<i64>,
+    pub(super) floats: Vec<f32>,
 }
 
 impl Program {
@@ -215,8 +216,8 @@ impl Program {
         };
         self.execute::<R>(&mut block);
         for row in 0..rows.nrows() {
-            outputs.labels.push(block.ints[self.label as usize * R + row]);
-            outputs.probabilities.extend(self.probabilities.iter().map(|&slot| block.floats[slot as usize * R + row]));
+            outputs.integers.extend(self.integers_out.iter().map(|&slot| block.ints[slot as usize * R + row]));
+            outputs.floats.extend(self.floats_out.iter().map(|&slot| block.floats[slot as usize * R + row]));
         }
     }
 
