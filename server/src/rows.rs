@@ -372,8 +372,13 @@ impl<'l> Sheet<'l> {
 
     /// Sets a value of the row that was begun last; `feature` is the one at the place `index`.
     pub fn set(&mut self, index: usize, feature: &Feature, cell: &Cell<'_>) -> Result<(), Mismatch> {
+        self.set_in(self.rows - 1, index, feature, cell)
+    }
+
+    /// The same of the row `row`, which has been begun.
+    pub fn set_in(&mut self, row: usize, index: usize, feature: &Feature, cell: &Cell<'_>) -> Result<(), Mismatch> {
         let (tensor, column) = self.layout.places[index];
-        let at = (self.rows - 1) * self.layout.tensors[tensor].1.len() + column;
+        let at = row * self.layout.tensors[tensor].1.len() + column;
         match &mut self.values {
             Values::Matrix(values) => {
                 values[at] = match (&feature.domain, cell) {

@@ -24,6 +24,13 @@ def test_mlflow_frames(address, kind):
     assert json.loads(answer) == {"predictions": [0, 2]}
 
 
+def test_mlflow_inputs_by_column(address):
+    frame = pd.DataFrame(ROWS, columns=COLUMNS)
+    for inputs in [frame.to_dict(orient="list"), ROWS, {"features": ROWS}]:
+        answer = curl(address, "/invocations", "-H", "Content-Type: application/json", "-d", json.dumps({"inputs": inputs}))
+        assert json.loads(answer) == {"predictions": [0, 2]}
+
+
 def test_mlflow_client(address):
     client = ScoringServerClient("127.0.0.1", int(address.rsplit(":", 1)[1]))
     client.wait_server_ready(timeout=30)

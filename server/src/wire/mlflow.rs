@@ -86,13 +86,124 @@ impl<'de> Visitor<'de> for Top<'_, '_> {
                 "dataframe_split" | "input_data" => {
                     map.next_value_seed(Frame { state: self.state, columns: self.columns })?;
                 }
-                "dataframe_records" | "instances" | "inputs" => map.next_value_seed(Instances(self.state))?,
+                "dataframe_records" | "instances" => map.next_value_seed(Instances(self.state))?,
+                "inputs" => map.next_value_seed(Inputs(self.state))?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Inputs: a list of rows, an object of columns, or an object with the model's one tensor.
+struct Inputs<'a, 's>(Shared<'a, 's>);
+
+impl<'de> DeserializeSeed<'de> for Inputs<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Inputs<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of rows, or an object {\"feature\": [values], …}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<(), A::Error> {
+        Instances(self.0).visit_seq(list)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let state = self.0;
+        let signature = state.borrow().rows.signature;
+        let mut given = vec![false; signature.features.len()];
+        // How many values the first column has, and its name.
+        let mut first: Option<(usize, String)> = None;
+        while let Some(name) = map.next_key::<String>()? {
+            let Some(&column) = signature.column_of.get(&name) else {
+                if first.is_none() && signature.is_of_one_tensor(&name) {
+                    map.next_value_seed(Instances(state))?;
+                    return match map.next_key::<String>()? {
+                        None => Ok(()),
+                        Some(_) => Err(A::Error::custom(format_args!("something beside the tensor `{name}`"))),
+                    };
+                }
+                map.next_value::<IgnoredAny>()?;
+                state.borrow_mut().rows.unknown(&name);
+                continue;
+            };
+            if std::mem::replace(&mut given[column], true) {
+                return Err(A::Error::custom(format_args!("the column `{name}` twice")));
+            }
+            let values = map.next_value_seed(Column { state, column })?;
+            match &first {
+                None => first = Some((values, name)),
+                Some((expected, _)) if values == *expected => {}
+                Some((expected, of)) => {
+                    return Err(A::Error::custom(format_args!(
+                        "{values} values of `{name}`, and {expected} of `{of}`"
+                    )));
+                }
+            }
+        }
+        state.borrow_mut().rows.end_columns(first.map_or(0, |(values, _)| values), given);
+        Ok(())
+    }
+}
+
+/// The values of one column, row by row; gives how many there are.
+struct Column<'a, 's> {
+    state: Shared<'a, 's>,
+    column: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Column<'_, '_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Column<'_, '_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list with a value for each row")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<usize, A::Error> {
+        let Self { state, column } = self;
+        for row in 0.. {
+            let value = ColumnValue { state, row, column };
+            if list.next_element_seed(value)?.is_none() {
+                return Ok(row);
+            }
+        }
+        unreachable!("a list ends")
+    }
+}
+
+/// A value of a column; its row begins only when there is one.
+struct ColumnValue<'a, 's> {
+    state: Shared<'a, 's>,
+    row: usize,
+    column: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ColumnValue<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Self { state, row, column } = self;
+        state.borrow_mut().go_to(row, column)?;
+        Value { state, key: Key::Column(column) }.deserialize(deserializer)
     }
 }
 
@@ -235,6 +346,8 @@ mod tests {
             format!(r#"{{"dataframe_records": {records}}}"#),
             format!(r#"{{"instances": {lists}, "params": {{}}}}"#),
             format!(r#"{{"inputs": {records}}}"#),
+            r#"{"inputs": {"petal width (cm)": [0.2, 1.8], "sepal length (cm)": [5.1, 6.3], "sepal width (cm)": [3.5, 2.9], "petal length (cm)": [1.1, 6.3]}}"#.to_owned(),
+            format!(r#"{{"inputs": {{"features": {lists}}}}}"#),
         ] {
             assert_eq!(iris(&body).unwrap(), expected, "{body}");
         }
@@ -250,7 +363,13 @@ mod tests {
             r#"{"instances": [[1, 2, 3, 4]], "inputs": [[1, 2, 3, 4]]}"#,
             r#"{"frame": []}"#,
             r#"{"instances": [], "instances": []}"#,
-            r#"{"inputs": {"petal width (cm)": [1]}}"#,
+            r#"{"inputs": {"petal width (cm)": 1}}"#,
+            r#"{"inputs": {"petal width (cm)": [1], "petal width (cm)": [1]}}"#,
+            r#"{"inputs": {"petal width (cm)": [1, 2], "sepal width (cm)": [1]}}"#,
+            r#"{"inputs": {"features": [[1, 2, 3, 4]], "petal width (cm)": [1]}}"#,
+            r#"{"inputs": {"petal width (cm)": [], "sepal width (cm)": []}}"#,
+            r#"{"inputs": {}}"#,
+            r#"{"instances": {"petal width (cm)": [1]}}"#,
             r#"{"dataframe_split": {"columns": ["petal width (cm)"], "data": [[1, 2]]}}"#,
             r#"{"dataframe_split": {"columns": ["petal width (cm)", "sepal width (cm)"], "data": [[1]]}}"#,
             r#"{"dataframe_split": {"columns": [1], "data": []}}"#,
@@ -261,6 +380,17 @@ mod tests {
         let unknown = r#"{"dataframe_split": {"columns": ["colour"], "data": [["blue"]]}}"#;
         let Err(DecodeError::Invalid(details)) = iris(unknown) else { panic!("taken") };
         assert_eq!(details[0].feature, "colour");
+        let faults = |body: &str| match iris(body) {
+            Err(DecodeError::Invalid(details)) => {
+                details.into_iter().map(|fault| (fault.row, fault.feature, fault.got)).collect::<Vec<_>>()
+            }
+            other => panic!("{body}: {other:?}"),
+        };
+        let missing = faults(r#"{"inputs": {"petal width (cm)": [1, "x"], "colour": [1]}}"#);
+        assert_eq!(missing[0], (1, "petal width (cm)".to_owned(), "the text \"x\"".to_owned()));
+        assert_eq!((missing.len(), missing[1].1.as_str(), missing[2].2.as_str()), (5, "colour", "nothing"));
+        let many = r#"{"inputs": {"petal width (cm)": [1, 2, 3, 4]}}"#;
+        assert_eq!(iris(many), Err(DecodeError::TooManyRows { rows_max: 3 }));
         let four = r#"{"instances": [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]}"#;
         assert_eq!(iris(four), Err(DecodeError::TooManyRows { rows_max: 3 }));
     }
@@ -270,6 +400,7 @@ mod tests {
         fn no_body_makes_the_decoder_panic(rest in "[\\[\\]{}:, 0-9.eE\"a-z]{0,60}") {
             let _ = iris(&rest);
             let _ = iris(&format!(r#"{{"dataframe_split": {{"columns": ["a"], "data": [{rest}"#));
+            let _ = iris(&format!(r#"{{"inputs": {{"petal width (cm)": [{rest}"#));
         }
     }
 }

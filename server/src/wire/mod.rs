@@ -109,6 +109,11 @@ impl Signature {
         &self.metadata
     }
 
+    /// Whether the model has one input, and it is called `name`.
+    fn is_of_one_tensor(&self, name: &str) -> bool {
+        matches!(&self.metadata.inputs[..], [input] if input.name == name)
+    }
+
     /// The names of all features, for people.
     fn names(&self) -> String {
         let names: Vec<_> = self.features.iter().map(|feature| feature.name.as_str()).collect();
@@ -168,7 +173,7 @@ struct RowsBuilder<'s> {
     sheet: Sheet<'s>,
     /// Which columns the row at hand has had.
     seen: Vec<bool>,
-    /// How many rows are whole.
+    /// How many rows are whole; the place of the row at hand.
     rows: usize,
     details: Vec<Detail>,
 }
@@ -208,12 +213,41 @@ impl<'s> RowsBuilder<'s> {
         if std::mem::replace(&mut self.seen[column], true) {
             return self.fault(name(), "each feature once".to_owned(), "it twice".to_owned());
         }
-        if let Err(Mismatch) = self.sheet.set(column, &self.signature.features[column], cell) {
+        if let Err(Mismatch) = self.sheet.set_in(self.rows, column, &self.signature.features[column], cell) {
             self.fault(name(), self.signature.expected(column), show(cell));
         }
     }
 
+    /// Goes to a row of which only the value in `column` comes next; false where there are too many. For bodies that have
+    /// their values column by column.
+    fn go_to(&mut self, row: usize, column: usize) -> bool {
+        if row == self.sheet.len() {
+            if row == self.rows_max {
+                return false;
+            }
+            self.sheet.push_row();
+        }
+        self.rows = row;
+        self.seen[column] = false;
+        true
+    }
+
+    /// Ends `rows` rows that came column by column; `given` are the columns that came.
+    fn end_columns(&mut self, rows: usize, given: Vec<bool>) {
+        (self.rows, self.seen) = (0, given);
+        if rows > 0 {
+            self.note_missing();
+        }
+        self.rows = rows;
+    }
+
     fn end_row(&mut self) {
+        self.note_missing();
+        self.rows += 1;
+    }
+
+    /// Notes the features that the row at hand lacks.
+    fn note_missing(&mut self) {
         let required = |(feature, seen): (&Feature, &bool)| !seen && feature.default.is_none();
         let missing: Vec<usize> = (0..self.seen.len())
             .filter(|&column| required((&self.signature.features[column], &self.seen[column])))
@@ -222,7 +256,6 @@ impl<'s> RowsBuilder<'s> {
             let name = self.signature.features[column].name.clone();
             self.fault(name, self.signature.expected(column), "nothing".to_owned());
         }
-        self.rows += 1;
     }
 
     fn fault(&mut self, feature: String, expected: String, got: String) {
