@@ -3,6 +3,7 @@
 //! The handles of one version are made once, when it is loaded. A request counts in its thread's own shard, whose lock no other
 //! thread wants unless somebody reads.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,9 @@ const LATENCY_BUCKETS_S: [f64; 18] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_35, 0.000_5, 0.000_75, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 5.0, 30.0,
 ];
+
+/// How many sizes of runs a thread counts each by itself.
+const BATCH_SIZES_MAX: usize = 32;
 
 /// Stands in the labels `model` and `version` of a request that names none that there is.
 const NONE: &str = "";
@@ -71,12 +75,20 @@ struct Counts {
 }
 
 /// What the Open Inference Protocol's statistics add up, in nanoseconds.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Sums {
     last_unix_ms: u64,
     success_ns: u64,
     fail: u64,
     fail_ns: u64,
+    /// By the runs' number of rows; under 0 also the sizes that found no place.
+    batches: BTreeMap<u64, Batch>,
+}
+
+/// What is added up of the runs of one size.
+#[derive(Debug, Default, Clone, Copy)]
+struct Batch {
+    runs: u64,
     input_ns: u64,
     queue_ns: u64,
     run_ns: u64,
@@ -93,7 +105,7 @@ pub struct Phases {
 }
 
 /// What has been counted of a version: for each duration, how often and how many nanoseconds in all.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Statistics {
     /// When it last answered; 0 before.
     pub last_unix_ms: u64,
@@ -105,6 +117,21 @@ pub struct Statistics {
     pub fail: (u64, u64),
     /// Waiting for a worker.
     pub queue: (u64, u64),
+    /// Reading and decoding.
+    pub input: (u64, u64),
+    /// Running the model.
+    pub run: (u64, u64),
+    /// Encoding.
+    pub output: (u64, u64),
+    /// The runs by their size, the smallest first; as many sizes as came first and are counted each by itself.
+    pub batches: Vec<BatchStatistics>,
+}
+
+/// What has been counted of the runs of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchStatistics {
+    /// The size in rows.
+    pub rows: u64,
     /// Reading and decoding.
     pub input: (u64, u64),
     /// Running the model.
@@ -293,10 +320,12 @@ impl VersionMetrics {
         counts.rows.inc_by(rows as u64);
         let sums = &mut counts.sums;
         sums.success_ns += nanoseconds(took);
-        sums.input_ns += nanoseconds(decoded - begun);
-        sums.run_ns += nanoseconds(ran - decoded);
-        sums.output_ns += nanoseconds(now - ran);
         sums.last_unix_ms = unix_now_ms();
+        let batch = sums.batch(rows);
+        batch.runs += 1;
+        batch.input_ns += nanoseconds(decoded - begun);
+        batch.run_ns += nanoseconds(ran - decoded);
+        batch.output_ns += nanoseconds(now - ran);
     }
 
     /// Counts a request that was not answered, `took` after it began.
@@ -306,26 +335,36 @@ impl VersionMetrics {
         sums.fail_ns += nanoseconds(took);
     }
 
-    /// Adds the time that a request waited for a worker.
-    pub fn queued(&self, waited: Duration) {
-        self.counts.own().sums.queue_ns += nanoseconds(waited);
+    /// Adds the time that a request of so many rows waited for a worker.
+    pub fn queued(&self, rows: usize, waited: Duration) {
+        self.counts.own().sums.batch(rows).queue_ns += nanoseconds(waited);
     }
 
     /// What has been counted.
     pub fn statistics(&self) -> Statistics {
         flush(&self.counts);
-        let sums = self.counts.each().map(|counts| counts.sums).fold(Sums::default(), Sums::plus);
+        let mut sums = Sums::default();
+        self.counts.each().for_each(|counts| sums.add(&counts.sums));
         let success = self.ok.get();
+        let all = sums.batches.values().fold(Batch::default(), |all, batch| all.plus(batch));
+        let batches = sums.batches.iter().filter(|(rows, batch)| **rows > 0 && batch.runs > 0);
         Statistics {
             last_unix_ms: sums.last_unix_ms,
             rows: self.rows.get(),
             success: (success, sums.success_ns),
             fail: (sums.fail, sums.fail_ns),
-            queue: (success, sums.queue_ns),
-            input: (success, sums.input_ns),
-            // A request's run is timed from outside, with the wait for a worker in it.
-            run: (success, sums.run_ns.saturating_sub(sums.queue_ns)),
-            output: (success, sums.output_ns),
+            queue: (success, all.queue_ns),
+            input: (success, all.input_ns),
+            run: (success, all.inside_ns()),
+            output: (success, all.output_ns),
+            batches: batches
+                .map(|(&rows, batch)| BatchStatistics {
+                    rows,
+                    input: (batch.runs, batch.input_ns),
+                    run: (batch.runs, batch.inside_ns()),
+                    output: (batch.runs, batch.output_ns),
+                })
+                .collect(),
         }
     }
 }
@@ -347,17 +386,39 @@ impl Drop for InFlight<'_> {
 }
 
 impl Sums {
-    fn plus(self, other: Self) -> Self {
+    /// Where runs of so many rows are added up, while there is a place.
+    fn batch(&mut self, rows: usize) -> &mut Batch {
+        let rows = rows as u64;
+        let has_place = self.batches.len() < BATCH_SIZES_MAX || self.batches.contains_key(&rows);
+        self.batches.entry(if has_place { rows } else { 0 }).or_default()
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.last_unix_ms = self.last_unix_ms.max(other.last_unix_ms);
+        self.success_ns += other.success_ns;
+        self.fail += other.fail;
+        self.fail_ns += other.fail_ns;
+        for (&rows, batch) in &other.batches {
+            let sum = self.batches.entry(rows).or_default();
+            *sum = sum.plus(batch);
+        }
+    }
+}
+
+impl Batch {
+    fn plus(self, other: &Self) -> Self {
         Self {
-            last_unix_ms: self.last_unix_ms.max(other.last_unix_ms),
-            success_ns: self.success_ns + other.success_ns,
-            fail: self.fail + other.fail,
-            fail_ns: self.fail_ns + other.fail_ns,
+            runs: self.runs + other.runs,
             input_ns: self.input_ns + other.input_ns,
             queue_ns: self.queue_ns + other.queue_ns,
             run_ns: self.run_ns + other.run_ns,
             output_ns: self.output_ns + other.output_ns,
         }
+    }
+
+    /// A request's run is timed from outside, with the wait for a worker in it.
+    fn inside_ns(&self) -> u64 {
+        self.run_ns.saturating_sub(self.queue_ns)
     }
 }
 
@@ -396,4 +457,36 @@ pub(crate) fn unix_now_s() -> u64 {
 fn unix_now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_counted_by_their_size_as_far_as_there_are_places() {
+        let spec = mainstay_models::embedded::MODELS[0];
+        let spec = ModelSpec::parse("model.yaml", spec.spec).unwrap();
+        let metrics = Metrics::new("").version(&spec);
+        let answer = |rows: usize| metrics.answered(&Phases::decoded(Instant::now(), rows));
+        [1, 64, 1, 0, 1024, 64, 1].into_iter().for_each(answer);
+        let counted = |statistics: &Statistics| -> Vec<_> {
+            statistics.batches.iter().map(|batch| (batch.rows, batch.run.0, batch.output.0)).collect()
+        };
+        let statistics = metrics.statistics();
+        assert_eq!(counted(&statistics), [(1, 3, 3), (64, 2, 2), (1024, 1, 1)]);
+        assert_eq!((statistics.success.0, statistics.rows), (7, 3 + 2 * 64 + 1024));
+        let waited = Duration::from_secs(3600);
+        metrics.queued(64, waited);
+        let (before, after) = (statistics, metrics.statistics());
+        assert_eq!((after.queue.1, after.batches[1].run), (nanoseconds(waited), (2, 0)));
+        assert_eq!(after.batches[0], before.batches[0]);
+
+        (1..10_000).for_each(answer);
+        let statistics = metrics.statistics();
+        assert!(statistics.batches.len() < BATCH_SIZES_MAX, "{}", statistics.batches.len());
+        assert_eq!(statistics.success.0, 7 + 9_999);
+        let listed: u64 = statistics.batches.iter().map(|batch| batch.input.1).sum();
+        assert!(statistics.input.1 >= listed, "what has no place of its own is in the sums");
+    }
 }

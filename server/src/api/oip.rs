@@ -17,7 +17,7 @@ use super::compression::{self, Coding};
 use super::route::{Named, V2};
 use super::{Api, ApiError, Body, document, json, on_its_thread};
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
-use crate::monitor::Phases;
+use crate::monitor::{BatchStatistics, Phases};
 use crate::wire::oip::json::Answering;
 use crate::wire::oip::{self, Metadata, Request};
 
@@ -271,6 +271,11 @@ fn statistics(catalog: &Catalog, named: Option<&Named<'_>>) -> Result<Vec<Value>
     let statistics = |version: Arc<LoadedVersion>| {
         let counts = version.metrics.statistics();
         let duration = |(count, ns): (u64, u64)| json!({ "count": count, "ns": ns });
+        let batch = |batch: &BatchStatistics| {
+            json!({ "batch_size": batch.rows, "compute_input": duration(batch.input),
+                    "compute_infer": duration(batch.run), "compute_output": duration(batch.output) })
+        };
+        let batches: Vec<_> = counts.batches.iter().map(batch).collect();
         json!({
             "name": version.spec.name, "version": version.spec.version, "last_inference": counts.last_unix_ms,
             "inference_count": counts.rows, "execution_count": counts.success.0,
@@ -279,7 +284,7 @@ fn statistics(catalog: &Catalog, named: Option<&Named<'_>>) -> Result<Vec<Value>
                 "compute_input": duration(counts.input), "compute_infer": duration(counts.run),
                 "compute_output": duration(counts.output), "cache_hit": duration((0, 0)), "cache_miss": duration((0, 0)),
             },
-            "response_stats": {}, "batch_stats": [], "memory_usage": [],
+            "response_stats": {}, "batch_stats": batches, "memory_usage": [],
         })
     };
     let (model, version) = (named.map(|named| &*named.model), named.and_then(|named| named.version.as_deref()));

@@ -141,7 +141,7 @@ fn work(queue: &Queue<Job>) {
             })
         };
         if answer.is_ok() {
-            version.metrics.queued(taken - queued);
+            version.metrics.queued(rows.len(), taken - queued);
         }
         // A caller that left meanwhile wants no answer.
         let _ = reply.send(answer);

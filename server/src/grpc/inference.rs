@@ -11,6 +11,7 @@ use super::Call;
 use crate::api::oip::{EXTENSIONS, PLATFORM, data_type, index};
 use crate::api::{Api, ApiError};
 use crate::catalog::{LoadedVersion, Picked};
+use crate::monitor::BatchStatistics;
 use crate::wire::oip::TensorMetadata;
 use crate::wire::oip::grpc::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::wire::oip::grpc::proto::model_metadata_response as metadata;
@@ -177,6 +178,12 @@ impl GrpcInferenceService for Inference {
         let statistics = |version: Arc<LoadedVersion>| {
             let counts = version.metrics.statistics();
             let duration = |(count, ns): (u64, u64)| Some(StatisticDuration { count, ns });
+            let batch = |batch: &BatchStatistics| InferBatchStatistics {
+                batch_size: batch.rows,
+                compute_input: duration(batch.input),
+                compute_infer: duration(batch.run),
+                compute_output: duration(batch.output),
+            };
             ModelStatistics {
                 name: version.spec.name.to_string(),
                 version: version.spec.version.to_string(),
@@ -193,6 +200,7 @@ impl GrpcInferenceService for Inference {
                     cache_hit: duration((0, 0)),
                     cache_miss: duration((0, 0)),
                 }),
+                batch_stats: counts.batches.iter().map(batch).collect(),
             }
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats: counted.into_iter().map(statistics).collect() }))
