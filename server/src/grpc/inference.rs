@@ -2,13 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Call;
-use crate::api::oip::{EXTENSIONS, PLATFORM, data_type, index};
+use super::patience::Patience;
+use crate::api::oip::{PLATFORM, data_type};
 use crate::api::{Api, ApiError};
 use crate::catalog::{LoadedVersion, Picked};
 use crate::monitor::BatchStatistics;
@@ -18,6 +19,9 @@ use crate::wire::oip::grpc::proto::model_metadata_response as metadata;
 use crate::wire::oip::grpc::proto::repository_index_response::ModelIndex;
 use crate::wire::oip::grpc::proto::*;
 use crate::wire::oip::grpc::{decode, encode};
+
+/// How long a stream may be without a request.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// The service.
 pub(super) struct Inference {
@@ -118,7 +122,9 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let (call, api) = (call(&request), Arc::clone(&self.api));
-        let answers = request.into_inner().then(move |message| {
+        let stopping = Arc::clone(&self.api);
+        let requests = Patience::new(request.into_inner(), IDLE_MAX, move || stopping.is_draining());
+        let answers = requests.then(move |message| {
             let (api, call) = (Arc::clone(&api), Call { deadline: Instant::now() + call.timeout, ..call.clone() });
             async move {
                 let message = message?;

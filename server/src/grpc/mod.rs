@@ -1,7 +1,7 @@
 //! gRPC on the data port: the Open Inference Protocol, the standard health service, and reflection.
 //!
 //! Every call has a deadline, the client's `grpc-timeout` or the server's if that is sooner; a stream has it for each of
-//! its requests. Does not know sockets, or how a prediction is made.
+//! its requests, and may idle for a while between them. Does not know sockets, or how a prediction is made.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::wire::oip::grpc::proto::grpc_inference_service_server::GrpcInferenceS
 
 mod health;
 mod inference;
+mod patience;
 
 use self::health::Health;
 use self::inference::Inference;
