@@ -38,8 +38,8 @@ pub struct LiveRelease {
     pub sha256: Digest,
 }
 
-/// One model of a catalog.
-#[derive(Clone)]
+/// One model of a catalog; without anything that answers by default.
+#[derive(Clone, Default)]
 pub struct CatalogModel {
     /// The version that answers unless a request names another; none where none could be loaded.
     pub stable: Option<Version>,
@@ -105,6 +105,13 @@ pub enum PickError {
     },
 }
 
+impl CatalogModel {
+    /// The stable version, where there is one.
+    pub fn stable_version(&self) -> Option<(&Version, &Arc<LoadedVersion>)> {
+        self.versions.get_key_value(self.stable.as_ref()?)
+    }
+}
+
 impl Catalog {
     /// The version for a request that names a `model` and a `version`, or leaves either to the catalog.
     pub fn pick(&self, model: Option<&str>, version: Option<&str>) -> Result<Picked, PickError> {
@@ -126,6 +133,21 @@ impl Catalog {
                 version: printable(version.unwrap_or_default()),
                 known: model.versions.keys().map(ToString::to_string).collect(),
             }),
+        }
+    }
+
+    /// The same with `model` under `name`.
+    #[must_use]
+    pub fn with(&self, name: ModelName, model: CatalogModel) -> Self {
+        let mut models = self.models.clone();
+        models.insert(name, model);
+        Self {
+            release: self.release.clone(),
+            default: self.default.clone(),
+            models,
+            changes: self.changes.clone(),
+            partial: self.partial,
+            documents: Documents::default(),
         }
     }
 

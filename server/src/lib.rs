@@ -15,6 +15,8 @@ use arc_swap::ArcSwap;
 use mainstay_models::{Reader, embedded};
 use tokio::sync::watch;
 
+use crate::catalog::Catalog;
+
 pub mod admin;
 pub mod api;
 pub mod batch;
@@ -95,27 +97,19 @@ async fn run(
     let loader = reload::Loader { engine: settings.engine, metrics: Arc::clone(&metrics), sessions: threads };
     let catalog = Arc::new(ArcSwap::default());
     let status = Arc::new(ArcSwap::default());
-    let reload = match (&settings.store, &settings.models) {
-        (Some(store), _) => {
-            let trial = reload::Trial { program };
-            let reader = Reader::new(store);
-            let (catalog, status) = (Arc::clone(&catalog), Arc::clone(&status));
-            Some(reload::Reloader::new(reader, trial, loader, catalog, status)?.watch()?)
-        }
-        (None, Some(folder)) => {
-            let (folder, trial) = (folder.clone(), reload::Trial { program });
-            // Trials take a while, and this thread has no other work yet; but a runtime's threads must not be blocked.
-            let loaded = tokio::task::spawn_blocking(move || loader.folder(&folder, &trial)).await;
-            let (served, told) = loaded.expect("a load turns every failure into an error")?;
-            status.store(Arc::new(told));
-            catalog.store(Arc::new(served));
-            None
-        }
-        (None, None) => {
-            let shipped = loader.embedded(&embedded::MODELS)?;
-            status.store(Arc::new(reload::embedded_status(&shipped)));
-            catalog.store(Arc::new(shipped));
-            None
+    let trial = reload::Trial { program };
+    let (orders, reload) = if let Some(store) = &settings.store {
+        let (catalog, status) = (Arc::clone(&catalog), Arc::clone(&status));
+        let mut reloader = reload::Reloader::new(Reader::new(store), trial, loader, catalog, status)?;
+        let orders = settings.repository_control.then(|| reloader.take_orders());
+        (orders, Some(reloader.watch()?))
+    } else {
+        let plain = plain(settings, trial, loader, Arc::clone(&catalog), Arc::clone(&status)).await?;
+        if settings.repository_control {
+            let (orders, watch) = plain.watch()?;
+            (Some(orders), Some(watch))
+        } else {
+            (None, None)
         }
     };
 
@@ -129,7 +123,8 @@ async fn run(
     let (catalog_of_api, metrics_of_api) = (Arc::clone(&catalog), Arc::clone(&metrics));
     let aliases = api::Aliases { health: settings.health_route.clone(), predict: settings.predict_route.clone() };
     let api = api::Api::new(catalog_of_api, runner, metrics_of_api, limits, Arc::clone(&draining));
-    let api = Arc::new(api.with_aliases(aliases));
+    let repository = api::Repository { status: Arc::clone(&status), orders };
+    let api = Arc::new(api.with_aliases(aliases).with_repository(repository));
     let admin = admin::Admin { catalog, status, metrics, draining: Arc::clone(&draining) };
 
     let (stop, stopped) = watch::channel(());
@@ -170,4 +165,32 @@ async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What is served where no store asks for anything, loaded: a plain folder, or the shipped models.
+async fn plain(
+    settings: &Settings,
+    trial: reload::Trial,
+    loader: reload::Loader,
+    catalog: Arc<ArcSwap<Catalog>>,
+    status: Arc<ArcSwap<reload::Status>>,
+) -> Result<reload::Plain, ServeError> {
+    let source = settings.models.clone().map_or(reload::Source::Shipped(&embedded::MODELS), reload::Source::Folder);
+    let plain = reload::Plain { source, trial, loader, catalog, status };
+    // Trials take a while, and this thread has no other work yet; but a runtime's threads must not be blocked.
+    tokio::task::spawn_blocking(move || {
+        let (served, told) = match &plain.source {
+            reload::Source::Folder(folder) => plain.loader.folder(folder, &plain.trial)?,
+            reload::Source::Shipped(models) => {
+                let shipped = plain.loader.embedded(models)?;
+                let told = reload::embedded_status(&shipped);
+                (shipped, told)
+            }
+        };
+        plain.status.store(Arc::new(told));
+        plain.catalog.store(Arc::new(served));
+        Ok(plain)
+    })
+    .await
+    .expect("a load turns every failure into an error")
 }

@@ -52,6 +52,8 @@ pub struct Settings {
     pub threads: usize,
     /// What runs models.
     pub engine: EngineChoice,
+    /// Whether requests may load and unload models.
+    pub repository_control: bool,
     /// A further path that is answered as `/ping` is.
     #[serde(default)]
     pub health_route: Option<String>,
@@ -61,7 +63,7 @@ pub struct Settings {
 }
 
 /// Every key, its default, and what it is for. An empty default means none.
-pub const KEYS: [(&str, &str, &str); 15] = [
+pub const KEYS: [(&str, &str, &str); 16] = [
     ("listen", "0.0.0.0:5000", "Address where predictions are answered"),
     ("admin", "127.0.0.1:9090", "Address where operators are answered: /live /ready /status /metrics"),
     ("store", "", "Folder of the store to follow; without one the shipped models are served"),
@@ -75,6 +77,11 @@ pub const KEYS: [(&str, &str, &str); 15] = [
     ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
     ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),
     ("engine", "auto", "What runs models: auto, ort, or compiled, which refuses those that only ONNX Runtime can run"),
+    (
+        "repository_control",
+        "false",
+        "Whether whoever reaches the server may load and unload models, as with Triton: true or false",
+    ),
     ("health_route", "", "Further path that answers whether the server does, as AIP_HEALTH_ROUTE of Vertex AI"),
     (
         "predict_route",

@@ -567,7 +567,7 @@ impl Agent {
 fn reason_of(failed: &[FailedModel]) -> String {
     let text = |model: &FailedModel| {
         let reason = model.reason.as_deref().unwrap_or("no reason given");
-        let verb = if model.state == "held" { "is not live" } else { "did not load" };
+        let verb = if model.state == "failed" { "did not load" } else { "is not live" };
         let text = format!("{} {} {verb}: {reason}", model.name, model.version);
         match model.fallback.as_ref().filter(|fallback| fallback.state == "live") {
             Some(TriedFallback { version, commit, .. }) => {

@@ -39,7 +39,7 @@ pub struct FailedModel {
     /// What it is asked for as: `stable` or `preview`.
     #[serde(default)]
     pub role: String,
-    /// `failed`, or `held` where it is another one of its group that failed.
+    /// `failed`, `held` where it is another one of its group that failed, or `unloaded` where a request did that.
     pub state: String,
     /// Why, in the server's words.
     pub reason: Option<String>,

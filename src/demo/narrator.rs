@@ -173,7 +173,7 @@ fn tell_release(info: &Info, times: &Times, failed: &[Failed], lines: &mut Vec<S
     }
     for Failed { name, version, state, reason } in failed {
         let reason = reason.as_deref().unwrap_or("the server gives no reason");
-        let what = if state == "held" { "is not live" } else { "did not load" };
+        let what = if state == "failed" { "did not load" } else { "is not live" };
         lines.push(format!("  {name} {version} {what}: {reason}"));
         let stays = info.models.iter().find(|model| model.name == *name).and_then(|model| model.stable.as_ref());
         lines.push(match stays {

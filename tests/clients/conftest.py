@@ -12,13 +12,12 @@ COLUMNS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal 
 ROWS = [[5.1, 3.5, 1.1, 0.2], [6.3, 2.9, 6.3, 1.8]]
 
 
-@pytest.fixture(scope="session")
-def address():
-    """HOST:PORT of a running server."""
+def serving(*settings):
+    """HOST:PORT of a server that runs until the generator ends."""
     program = os.environ["MAINSTAY"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAINSTAY")}
     environment["MAINSTAY_LOG_FORMAT"] = "json"
-    command = [program, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    command = [program, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *settings]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         listen = None
@@ -34,6 +33,18 @@ def address():
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def address():
+    """HOST:PORT of a running server."""
+    yield from serving()
+
+
+@pytest.fixture(scope="session")
+def controlled():
+    """HOST:PORT of a server whose models requests may load and unload."""
+    yield from serving("--repository-control", "true")
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,14 @@ def test_statistics_count_rows_and_runs(triton):
         [stats] = client.get_inference_statistics("iris", **how)["model_stats"]
         return int(stats.get("inference_count", 0)), int(stats.get("execution_count", 0))
 
-    rows, runs = counts()
+    def pairs():
+        [stats] = client.get_inference_statistics("iris", **how)["model_stats"]
+        sizes = {int(batch["batch_size"]): batch for batch in stats["batch_stats"]}
+        return int(sizes[2]["compute_infer"]["count"]) if 2 in sizes else 0
+
+    (rows, runs), before = counts(), pairs()
     client.infer("iris", [tensor(module)])
-    assert counts() == (rows + 2, runs + 1)
+    assert counts() == (rows + 2, runs + 1) and pairs() == before + 1
 
 
 def test_errors(triton):
@@ -85,6 +90,31 @@ def test_errors(triton):
         client.load_model("iris")
     with pytest.raises(InferenceServerException):
         client.get_system_shared_memory_status()
+
+
+@pytest.mark.parametrize("module", [tritonhttp, tritongrpc], ids=["http", "grpc"])
+def test_loading_and_unloading(controlled, module):
+    how = {} if module is tritonhttp else {"as_json": True}
+    with module.InferenceServerClient(controlled) as client:
+
+        def states():
+            index = client.get_model_repository_index(**how)
+            index = index["models"] if isinstance(index, dict) else index
+            return {entry["name"]: (entry["state"], entry.get("reason", "")) for entry in index}
+
+        assert "model_repository" in client.get_server_metadata(**how)["extensions"]
+        client.unload_model("iris")
+        assert not client.is_model_ready("iris") and client.is_model_ready("pred-main")
+        assert states()["iris"] == ("UNAVAILABLE", "unloaded by a request")
+        with pytest.raises(InferenceServerException, match="not loaded"):
+            client.infer("iris", [tensor(module)])
+        client.load_model("iris")
+        assert client.is_model_ready("iris") and states()["iris"] == ("READY", "")
+        assert client.infer("iris", [tensor(module)]).as_numpy("label").tolist() == [0, 2]
+        with pytest.raises(InferenceServerException, match="no model `irs`"):
+            client.load_model("irs")
+        with pytest.raises(InferenceServerException, match="not from a request"):
+            client.load_model("iris", config="{}")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])

@@ -127,6 +127,21 @@ fn a_call_gets_the_answer_that_records_get() {
         ask(&server, "ModelStatistics", &ModelStatisticsRequest { name: "iris".into(), ..Default::default() });
     let counted = &statistics.model_stats[0];
     assert_eq!((counted.inference_count, counted.inference_stats.as_ref().unwrap().fail.unwrap().count), (6, 1));
+    let [batch] = &counted.batch_stats[..] else { panic!("{counted:?}") };
+    assert_eq!((batch.batch_size, batch.compute_infer.unwrap().count), (1, 6));
+}
+
+#[test]
+fn labels_that_are_no_indices_come_as_the_model_gives_them() {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/content");
+    let server = Server::start(&["--models", models]);
+    let row = [-0.462_243_1, 2.125_285_4, 1.623_658, 1.013_725_2];
+    for (model, label) in [("numbers", 3i64), ("signs", -1)] {
+        let mut request = ModelInferRequest { model_name: model.into(), ..flower() };
+        request.inputs[0].contents.as_mut().unwrap().fp32_contents = row.to_vec();
+        let answer: ModelInferResponse = ask(&server, "ModelInfer", &request);
+        assert_eq!(answer.raw_output_contents[0], label.to_le_bytes()[..], "{model}");
+    }
 }
 
 #[test]
@@ -197,6 +212,30 @@ fn every_bad_call_has_its_status() {
     assert_eq!(status("/grpc.health.v1.Health/Check", nothing, &[vec![]]).0, OK);
     assert_eq!(status("/grpc.health.v1.Health/Check", nothing, &[b"\x0a\x01x".to_vec()]).0, NOT_FOUND);
     assert_eq!(infer(|_| {}).0, OK);
+}
+
+#[test]
+fn a_call_loads_and_unloads_where_the_operator_allows_it() {
+    let server = Server::start(&["--repository-control", "true"]);
+    let unload = RepositoryModelUnloadRequest { model_name: "iris".into(), ..Default::default() };
+    let load = RepositoryModelLoadRequest { model_name: "iris".into(), ..Default::default() };
+    let named = ModelReadyRequest { name: "iris".into(), version: String::new() };
+    let is_ready = || ask::<ModelReadyResponse>(&server, "ModelReady", &named).ready;
+    ask::<RepositoryModelUnloadResponse>(&server, "RepositoryModelUnload", &unload);
+    assert!(!is_ready());
+    let index: RepositoryIndexResponse = ask(&server, "RepositoryIndex", &RepositoryIndexRequest::default());
+    assert_eq!(
+        (index.models[0].state.as_str(), index.models[0].reason.as_str()),
+        ("UNAVAILABLE", "unloaded by a request")
+    );
+    ask::<RepositoryModelLoadResponse>(&server, "RepositoryModelLoad", &load);
+    assert!(is_ready());
+    let config = ModelRepositoryParameter::default();
+    let overriding = RepositoryModelLoadRequest { parameters: [("config".to_owned(), config)].into(), ..load };
+    let status = |message: Vec<u8>| call(&server, "RepositoryModelLoad", ("a", "b"), &[message]).1;
+    assert_eq!(status(overriding.encode_to_vec()), PERMISSION_DENIED);
+    let unknown = RepositoryModelLoadRequest { model_name: "irs".into(), ..Default::default() };
+    assert_eq!(status(unknown.encode_to_vec()), NOT_FOUND);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod operators;
 mod platforms;
 mod promote;
 mod reference;
+mod repository;
 mod requests;
 mod rolling;
 #[path = "../../sidecar/tests/sidecar/signing.rs"]

@@ -13,6 +13,7 @@ use tonic::Code;
 use super::Body;
 use crate::batch::RunnerError;
 use crate::catalog::PickError;
+use crate::reload::OrderError;
 use crate::wire::oip::{self, Fault};
 use crate::wire::{DecodeError, Detail};
 
@@ -107,9 +108,25 @@ impl ApiError {
     }
 
     pub(crate) fn git_decides() -> Self {
-        let message =
-            "models are loaded and unloaded by a commit to the configuration repository, and not by a request";
+        let message = "models are loaded and unloaded by a commit to the configuration repository, and not by a \
+                       request, unless the server's operator allows it with --repository-control";
         Self::new(StatusCode::FORBIDDEN, "git_decides", message)
+    }
+
+    pub(super) fn overrides() -> Self {
+        let message =
+            "a model's configuration and files come from where its server loads it from, and not from a request";
+        Self::new(StatusCode::FORBIDDEN, "overrides", message)
+    }
+
+    pub(super) fn unknown_model(name: &str) -> Self {
+        let name: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+        Self::new(StatusCode::NOT_FOUND, "unknown_model", format!("there is no model `{name}`"))
+    }
+
+    /// A body of options that is none.
+    pub(super) fn options(error: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed", format!("the body is not an object of options: {error}"))
     }
 
     pub(super) fn read_only(what: &str) -> Self {
@@ -212,6 +229,21 @@ impl From<PickError> for ApiError {
             PickError::Model { .. } => Self::new(StatusCode::NOT_FOUND, "unknown_model", message),
             PickError::Version { .. } => Self::new(StatusCode::NOT_FOUND, "unknown_version", message),
             PickError::Empty | PickError::Unloaded { .. } => Self::passing("not_loaded", message),
+        }
+    }
+}
+
+impl From<OrderError> for ApiError {
+    fn from(error: OrderError) -> Self {
+        let message = error.to_string();
+        match error {
+            OrderError::Unknown { .. } => Self::new(StatusCode::NOT_FOUND, "unknown_model", message),
+            OrderError::Early => Self::passing("not_loaded", message),
+            OrderError::Busy | OrderError::Stopping => Self::passing("overloaded", message),
+            OrderError::Failed { .. } | OrderError::Source => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "load_failed", message)
+            }
+            OrderError::Late => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::engine::Prediction;
 use crate::monitor::{Metrics, Phases};
 use crate::reference::{self, Reference};
+use crate::reload::{Orders, Status};
 use crate::rows::Rows;
 use crate::wire::DecodeError;
 use crate::{page, wire};
@@ -74,6 +75,16 @@ pub struct Api {
     /// Whether the server was told to stop, so that no new traffic should come.
     draining: Arc<AtomicBool>,
     aliases: Aliases,
+    repository: Repository,
+}
+
+/// The models beside those that answer, and who changes what is served.
+#[derive(Debug, Clone, Default)]
+pub struct Repository {
+    /// How it went with every version that is asked for.
+    pub status: Arc<ArcSwap<Status>>,
+    /// Where requests leave orders to load and unload; none where they may not.
+    pub orders: Option<Orders>,
 }
 
 /// Further paths that a platform was told to ask, or tells the server to answer.
@@ -104,13 +115,20 @@ impl Api {
         limits: RequestLimits,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        Self { catalog, runner, metrics, limits, draining, aliases: Aliases::default() }
+        let (aliases, repository) = (Aliases::default(), Repository::default());
+        Self { catalog, runner, metrics, limits, draining, aliases, repository }
     }
 
     /// The same with further paths.
     #[must_use]
     pub fn with_aliases(self, aliases: Aliases) -> Self {
         Self { aliases, ..self }
+    }
+
+    /// The same with what is known of the models that do not answer, and with orders where requests may give them.
+    #[must_use]
+    pub fn with_repository(self, repository: Repository) -> Self {
+        Self { repository, ..self }
     }
 
     /// Answers one request. Dropping the future drops the request's work, if it has not begun.

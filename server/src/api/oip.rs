@@ -1,8 +1,10 @@
 //! The Open Inference Protocol over HTTP: health, metadata, statistics, and a prediction's life from bytes to bytes.
 //!
 //! What only reads is a document made from the catalog. Loading and unloading are refused, since git decides what is
-//! served. Does not know how tensors lie in bytes.
+//! served, unless the operator lets requests order it. Does not know how tensors lie in bytes.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{HeaderName, Method, Response, StatusCode};
-use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::compression::{self, Coding};
@@ -18,16 +21,34 @@ use super::route::{Named, V2};
 use super::{Api, ApiError, Body, document, json, on_its_thread};
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
 use crate::monitor::{BatchStatistics, Phases};
+use crate::reload::{Action, State, Status};
 use crate::wire::oip::json::Answering;
 use crate::wire::oip::{self, Metadata, Request};
 
 /// The length of the JSON before binary tensors.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// The extensions of the protocol that are spoken.
-pub const EXTENSIONS: [&str; 5] =
+const EXTENSIONS: [&str; 5] =
     ["classification", "model_configuration", "binary_tensor_data", "parameters", "statistics"];
+/// The one that is spoken where requests may load and unload models.
+const REPOSITORY_EXTENSION: &str = "model_repository";
 /// What runs models, by the name that the protocol's clients know.
 pub const PLATFORM: &str = "onnxruntime_onnx";
+
+/// What may be said of the index that is wanted.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct IndexRequest {
+    /// Whether only what is ready is wanted.
+    ready: bool,
+}
+
+/// What may be said with an order to load or unload.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OrderRequest {
+    parameters: BTreeMap<String, IgnoredAny>,
+}
 
 #[derive(Serialize)]
 struct ModelBody<'a> {
@@ -50,7 +71,6 @@ impl Api {
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let catalog = self.catalog.load();
         let (allow, is_read) = match route {
             V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) => ("POST", head.method == Method::POST),
             // Changing them is refused by name below, and not as a method.
@@ -61,11 +81,15 @@ impl Api {
         if !is_read {
             return Err(ApiError::method(&head.method, allow));
         }
+        match &route {
+            V2::Infer(named) => return self.infer(head, body, named, request_id).await,
+            V2::Index => return self.show_index(head, body).await,
+            V2::Load(model) => return self.order_from(head, body, Action::Load, model).await,
+            V2::Unload(model) => return self.order_from(head, body, Action::Unload, model).await,
+            _ => {}
+        }
+        let catalog = self.catalog.load();
         let shown = match route {
-            V2::Infer(named) => {
-                drop(catalog);
-                return self.infer(head, body, &named, request_id).await;
-            }
             V2::Live => json!({ "live": true, "ready": self.is_ready() }),
             V2::Ready if self.is_ready() => json!({ "live": true, "ready": true }),
             V2::Ready => {
@@ -74,7 +98,7 @@ impl Api {
                 return Ok(response);
             }
             V2::Server => {
-                json!({ "name": "mainstay", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS })
+                json!({ "name": "mainstay", "version": env!("CARGO_PKG_VERSION"), "extensions": self.extensions() })
             }
             V2::Models => json!({ "models": catalog.models.keys().collect::<Vec<_>>() }),
             V2::Model(named) => {
@@ -91,8 +115,7 @@ impl Api {
             }
             V2::Config(named) => config(&pick(&catalog, &named)?.version, self.limits.rows_max),
             V2::Stats(named) => json!({ "model_stats": statistics(&catalog, named.as_ref())? }),
-            V2::Index => json!(index(&catalog)),
-            V2::Load(_) | V2::Unload(_) => return Err(ApiError::git_decides()),
+            V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) => unreachable!("these have been answered"),
             V2::Trace(_) if head.method == Method::POST => return Err(ApiError::read_only("trace settings")),
             V2::Logging if head.method == Method::POST => return Err(ApiError::read_only("log settings")),
             V2::Trace(_) => {
@@ -104,6 +127,83 @@ impl Api {
             V2::SharedMemory => return Err(ApiError::shared_memory()),
         };
         Ok(document(&shown))
+    }
+
+    /// The extensions of the protocol that are spoken here.
+    pub(crate) fn extensions(&self) -> Vec<&'static str> {
+        let repository = self.repository.orders.as_ref().map(|_| REPOSITORY_EXTENSION);
+        EXTENSIONS.into_iter().chain(repository).collect()
+    }
+
+    /// The versions of all models, or those that are ready.
+    pub(crate) fn index(&self, only_ready: bool) -> Vec<IndexEntry> {
+        let mut entries = index(&self.catalog.load(), &self.repository.status.load());
+        entries.retain(|entry| !only_ready || entry.state == READY);
+        entries
+    }
+
+    /// Has a model loaded or unloaded, where the operator lets requests do so. `overrides` are the names of parameters.
+    pub(crate) async fn order<'n>(
+        &self,
+        action: Action,
+        model: &str,
+        mut overrides: impl Iterator<Item = &'n str>,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        let orders = self.repository.orders.as_ref().ok_or_else(ApiError::git_decides)?;
+        if overrides.any(|name| name == "config" || name.starts_with("file:")) {
+            return Err(ApiError::overrides());
+        }
+        let Ok(name) = model.parse() else { return Err(ApiError::unknown_model(model)) };
+        Ok(orders.give(action, name, deadline).await?)
+    }
+
+    async fn show_index<B>(&self, head: &Parts, body: B) -> Result<Response<Body>, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let asked: IndexRequest = self.read_options(head, body, Instant::now() + self.limits.timeout).await?;
+        Ok(document(&json!(self.index(asked.ready))))
+    }
+
+    async fn order_from<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        action: Action,
+        model: &str,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        // Before the body is read, which may bring a whole model.
+        if self.repository.orders.is_none() {
+            return Err(ApiError::git_decides());
+        }
+        let deadline = Instant::now() + self.limits.timeout;
+        let asked: OrderRequest = self.read_options(head, body, deadline).await?;
+        self.order(action, model, asked.parameters.keys().map(String::as_str), deadline).await?;
+        let done = match action {
+            Action::Load => "load",
+            Action::Unload => "unload",
+        };
+        Ok(document(&json!({ "name": model, done: true })))
+    }
+
+    /// A body that may be left out.
+    async fn read_options<B, T>(&self, head: &Parts, body: B, deadline: Instant) -> Result<T, ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+        T: DeserializeOwned + Default,
+    {
+        let body = self.read(Coding::of_body(head)?, body, deadline).await?;
+        match body.trim_ascii().first() {
+            None => return Ok(T::default()),
+            // A list would do for an object, as far as the library cares.
+            Some(b'{') => {}
+            Some(_) => return Err(ApiError::options("it begins with no brace")),
+        }
+        serde_json::from_slice(&body).map_err(ApiError::options)
     }
 
     async fn infer<B>(
@@ -291,30 +391,49 @@ fn statistics(catalog: &Catalog, named: Option<&Named<'_>>) -> Result<Vec<Value>
     Ok(counted(catalog, model, version)?.into_iter().map(statistics).collect())
 }
 
+/// The state of a version that answers.
+const READY: &str = "READY";
+/// That of one that does not.
+const UNAVAILABLE: &str = "UNAVAILABLE";
+
 /// One entry of the repository's index.
-#[derive(Debug, Clone, Serialize)]
-pub struct IndexEntry {
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct IndexEntry {
     /// The model.
     pub name: String,
-    /// Its version; empty where none is loaded.
+    /// Its version; empty where none is known.
     pub version: String,
-    /// `READY`, or `UNAVAILABLE`.
+    /// `READY`, `LOADING` or `UNAVAILABLE`.
     pub state: &'static str,
     /// Why it is not ready.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
-/// Every version of every model, and the models that have none.
-pub fn index(catalog: &Catalog) -> Vec<IndexEntry> {
-    let mut entries = Vec::new();
+/// Every version of every model: those that answer, those that are asked for and do not, and those that are loading.
+fn index(catalog: &Catalog, status: &Status) -> Vec<IndexEntry> {
+    let mut entries: BTreeMap<(String, String), (&'static str, Cow<'static, str>)> = BTreeMap::new();
+    for version in &status.models {
+        let reason = match version.state {
+            State::Held => version.reason.clone().unwrap_or_default().into(),
+            State::Unloaded => "unloaded by a request".into(),
+            // The whole of it may have paths of this machine.
+            State::Failed => "failed its checks; the server's status says why".into(),
+            State::Live => "no longer answers".into(),
+        };
+        entries.insert((version.name.to_string(), version.version.to_string()), (UNAVAILABLE, reason));
+    }
+    for version in &status.loading {
+        entries.insert((version.name.to_string(), version.version.to_string()), ("LOADING", "".into()));
+    }
     for (name, model) in &catalog.models {
-        let ready = |version| IndexEntry { name: name.to_string(), version, state: "READY", reason: "" };
-        entries.extend(model.versions.keys().map(ToString::to_string).map(ready));
-        if model.stable.is_none() {
-            let reason = "no version could be loaded; the server's status says why";
-            let (name, version) = (name.to_string(), String::new());
-            entries.push(IndexEntry { name, version, state: "UNAVAILABLE", reason });
+        for version in model.versions.keys() {
+            entries.insert((name.to_string(), version.to_string()), (READY, "".into()));
         }
     }
-    entries
+    let known: BTreeSet<String> = entries.keys().map(|(name, _)| name.clone()).collect();
+    for name in catalog.models.keys().filter(|name| !known.contains(name.as_str())) {
+        entries.insert((name.to_string(), String::new()), (UNAVAILABLE, "none of its versions is loaded yet".into()));
+    }
+    let entry = |((name, version), (state, reason))| IndexEntry { name, version, state, reason };
+    entries.into_iter().map(entry).collect()
 }

@@ -13,6 +13,7 @@ use crate::api::oip::{PLATFORM, data_type};
 use crate::api::{Api, ApiError};
 use crate::catalog::{LoadedVersion, Picked};
 use crate::monitor::BatchStatistics;
+use crate::reload::Action;
 use crate::wire::oip::TensorMetadata;
 use crate::wire::oip::grpc::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::wire::oip::grpc::proto::model_metadata_response as metadata;
@@ -81,7 +82,7 @@ impl GrpcInferenceService for Inference {
         Ok(Response::new(ServerMetadataResponse {
             name: "mainstay".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).into(),
+            extensions: self.api.extensions().into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -216,28 +217,34 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        let only_ready = request.into_inner().ready;
-        let entries = index(&self.api.catalog()).into_iter().filter(|entry| !only_ready || entry.state == "READY");
-        let models = entries.map(|entry| ModelIndex {
+        let models = self.api.index(request.into_inner().ready).into_iter().map(|entry| ModelIndex {
             name: entry.name,
             version: entry.version,
             state: entry.state.to_owned(),
-            reason: entry.reason.to_owned(),
+            reason: entry.reason.into_owned(),
         });
         Ok(Response::new(RepositoryIndexResponse { models: models.collect() }))
     }
 
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        Err(ApiError::git_decides().into())
+        let call = call(&request);
+        let RepositoryModelLoadRequest { model_name, parameters, .. } = request.into_inner();
+        let overrides = parameters.keys().map(String::as_str);
+        self.api.order(Action::Load, &model_name, overrides, call.deadline).await?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        Err(ApiError::git_decides().into())
+        let call = call(&request);
+        let RepositoryModelUnloadRequest { model_name, parameters, .. } = request.into_inner();
+        let overrides = parameters.keys().map(String::as_str);
+        self.api.order(Action::Unload, &model_name, overrides, call.deadline).await?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 }

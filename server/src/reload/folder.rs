@@ -1,4 +1,5 @@
-//! A plain folder of models, without a store and without git: read once, when the server starts.
+//! A plain folder of models, without a store and without git: read when the server starts, and of a model again when that
+//! is ordered.
 //!
 //! Every model.yaml in the folder, and up to three folders below, is a version, with its model file beside it; so are
 //! laid out `DIR/<name>/<version>/model.yaml`, what SageMaker unpacks, and what Azure Machine Learning mounts. A
@@ -13,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mainstay_models::store::{AddError, OpenError, ReadError};
 use mainstay_models::{Blob, ModelName, ModelSpec, Publisher, ReleasedVersion, Role, Serving, Version, YamlError};
@@ -111,53 +113,36 @@ struct Found {
 
 type Versions = BTreeMap<ModelName, BTreeMap<Version, Found>>;
 
+/// What lies in a folder.
+struct Folder {
+    found: Versions,
+    /// What is to be served as what.
+    asked: BTreeMap<ModelName, Vec<(Version, Role)>>,
+    /// The model that a request without a model's name gets.
+    default: Option<ModelName>,
+}
+
+/// A model as a folder has it, or as near to it as its versions load.
+pub(super) struct FolderModel {
+    pub(super) model: CatalogModel,
+    pub(super) statuses: Vec<VersionStatus>,
+    /// The first version that does not load, and why, where that may be told to who is no operator.
+    pub(super) failed: Option<(Version, Option<String>)>,
+}
+
 impl Loader {
     /// Loads what lies in the folder `root`, each version after a trial, and says how it went.
     pub fn folder(&self, root: &Path, trial: &Trial) -> Result<(Catalog, Status), FolderError> {
-        let mut found = find(root)?;
-        let serving = serving(root)?;
-        let asked = asked(root, &found, serving.as_ref())?;
+        let Folder { mut found, asked, default } = Folder::read(root)?;
         let aside = tempfile::tempdir().map_err(FolderError::Temporary)?;
-        let publisher = Publisher::open(aside.path())?;
-        let mut catalog = Catalog {
-            default: serving.map(|serving| serving.default).or_else(|| asked.first().map(|asked| asked.0.clone())),
-            ..Catalog::default()
-        };
+        let bench = Bench { publisher: Publisher::open(aside.path())?, trial, abandoned: &AtomicBool::new(false) };
+        let mut catalog = Catalog { default, ..Catalog::default() };
         let mut status = Status::default();
-        for (name, version, role) in asked {
-            let found = found.get_mut(&name).and_then(|versions| versions.remove(&version));
-            let found = found.expect("what is asked for has been found");
-            let sha256 = found.spec.artifact.blob.sha256;
-            let loaded = self.version(found, &publisher, trial).map_err(|error| sentence(&error));
-            let model = catalog.models.entry(name.clone()).or_insert_with(|| CatalogModel {
-                stable: None,
-                versions: BTreeMap::new(),
-                commit: None,
-            });
-            let told = VersionStatus {
-                name: name.clone(),
-                version: version.clone(),
-                role,
-                state: if loaded.is_ok() { State::Live } else { State::Failed },
-                sha256,
-                serving: loaded.is_ok().then(|| version.clone()),
-                commit: None,
-                reason: loaded.as_ref().err().cloned(),
-                fallback: None,
-                engine: loaded.as_ref().ok().map(|loaded| loaded.engine.name()),
-                not_compiled: loaded.as_ref().ok().and_then(|loaded| loaded.not_compiled.clone()),
-            };
-            match loaded {
-                Ok(loaded) => {
-                    tracing::info!(model = %name, %version, sha256 = sha256.short(), "loaded");
-                    if role == Role::Stable {
-                        model.stable = Some(version.clone());
-                    }
-                    model.versions.insert(version, Arc::new(loaded));
-                }
-                Err(reason) => tracing::warn!(model = %name, %version, reason, "a version failed; it is not served"),
-            }
-            status.models.push(told);
+        for (name, versions) in asked {
+            let found = found.remove(&name).expect("what is asked for has been found");
+            let loaded = self.model(&name, versions, found, &CatalogModel::default(), &bench);
+            catalog.models.insert(name, loaded.model);
+            status.models.extend(loaded.statuses);
         }
         if catalog.answers() {
             return Ok((catalog, status));
@@ -166,18 +151,134 @@ impl Loader {
         Err(FolderError::Failed { folder: root.to_owned(), reason })
     }
 
-    fn version(&self, found: Found, publisher: &Publisher, trial: &Trial) -> Result<LoadedVersion, VersionError> {
+    /// Loads what the folder `root` has of one model now, of which `before` was served; the names of all where it has
+    /// none. A version that is served from the same bytes is left as it is.
+    pub(super) fn folder_model(
+        &self,
+        root: &Path,
+        name: &ModelName,
+        before: &CatalogModel,
+        trial: &Trial,
+        abandoned: &AtomicBool,
+    ) -> Result<Result<FolderModel, Vec<String>>, FolderError> {
+        let Folder { mut found, mut asked, .. } = Folder::read(root)?;
+        let (Some(versions), Some(found)) = (asked.remove(name), found.remove(name)) else {
+            return Ok(Err(asked.keys().map(ToString::to_string).collect()));
+        };
+        let aside = tempfile::tempdir().map_err(FolderError::Temporary)?;
+        let bench = Bench { publisher: Publisher::open(aside.path())?, trial, abandoned };
+        Ok(Ok(self.model(name, versions, found, before, &bench)))
+    }
+
+    fn model(
+        &self,
+        name: &ModelName,
+        asked: Vec<(Version, Role)>,
+        mut found: BTreeMap<Version, Found>,
+        before: &CatalogModel,
+        bench: &Bench<'_>,
+    ) -> FolderModel {
+        let (mut model, mut statuses, mut failed) = (CatalogModel::default(), Vec::new(), None);
+        for (version, role) in asked {
+            let found = found.remove(&version).expect("what is asked for has been found");
+            let sha256 = found.spec.artifact.blob.sha256;
+            let kept = before.versions.get(&version).filter(|kept| kept.blobs == found.blobs());
+            let loaded = match kept {
+                Some(kept) => Ok(Arc::clone(kept)),
+                None => self.version(found, bench).map(Arc::new),
+            };
+            let reason = loaded.as_ref().err().map(|error| sentence(error));
+            match &loaded {
+                Ok(loaded) => {
+                    if kept.is_none() {
+                        tracing::info!(model = %name, %version, sha256 = sha256.short(), "loaded");
+                    }
+                    if role == Role::Stable {
+                        model.stable = Some(version.clone());
+                    }
+                    model.versions.insert(version.clone(), Arc::clone(loaded));
+                }
+                Err(error) => {
+                    tracing::warn!(model = %name, %version, reason, "a version failed; it is not served");
+                    failed.get_or_insert_with(|| (version.clone(), error.for_clients()));
+                }
+            }
+            let loaded = loaded.ok();
+            statuses.push(VersionStatus {
+                name: name.clone(),
+                version: version.clone(),
+                role,
+                state: if loaded.is_some() { State::Live } else { State::Failed },
+                sha256,
+                serving: loaded.is_some().then(|| version.clone()),
+                commit: None,
+                reason,
+                fallback: None,
+                engine: loaded.as_ref().map(|loaded| loaded.engine.name()),
+                not_compiled: loaded.and_then(|loaded| loaded.not_compiled.clone()),
+            });
+        }
+        // What was served before stays where what shall replace it does not load.
+        if let (None, Some((version, kept))) = (&model.stable, before.stable_version()) {
+            model.stable = Some(version.clone());
+            model.versions.entry(version.clone()).or_insert_with(|| Arc::clone(kept));
+            let stable = statuses.iter_mut().filter(|status| status.role == Role::Stable);
+            stable.for_each(|status| status.serving = Some(version.clone()));
+        }
+        FolderModel { model, statuses, failed }
+    }
+
+    fn version(&self, found: Found, bench: &Bench<'_>) -> Result<LoadedVersion, VersionError> {
+        let blobs = found.blobs();
         let Found { card, text, spec } = found;
-        let blobs = ReleasedVersion { spec: Blob::of(&text), artifact: spec.artifact.blob };
-        publisher.add(&blobs.spec, text.as_slice()).map_err(VersionError::Card)?;
+        bench.publisher.add(&blobs.spec, text.as_slice()).map_err(VersionError::Card)?;
         // Where the card names a place outside, the file may still lie here: its digest says whether it is the one.
         let path = card.with_file_name(spec.artifact.location.file_name());
         let file = File::open(&path).map_err(|source| VersionError::Read { path: path.clone(), source })?;
-        publisher.add(&blobs.artifact, file).map_err(|source| VersionError::Digest { path, source })?;
-        let reader = publisher.reader();
-        let admission = trial.check(reader.root(), &blobs)?;
+        bench.publisher.add(&blobs.artifact, file).map_err(|source| VersionError::Digest { path, source })?;
+        let reader = bench.publisher.reader();
+        let admission = bench.trial.check_until(reader.root(), &blobs, bench.abandoned)?;
         let artifact = reader.blob(&blobs.artifact)?;
         self.load(spec, blobs, &artifact, &admission).map_err(VersionError::Load)
+    }
+}
+
+/// What a load from a folder needs.
+struct Bench<'b> {
+    publisher: Publisher,
+    trial: &'b Trial,
+    abandoned: &'b AtomicBool,
+}
+
+impl Found {
+    fn blobs(&self) -> ReleasedVersion {
+        ReleasedVersion { spec: Blob::of(&self.text), artifact: self.spec.artifact.blob }
+    }
+}
+
+impl VersionError {
+    /// The reason for who may load models but need not know this machine's paths.
+    fn for_clients(&self) -> Option<String> {
+        match self {
+            Self::Digest { .. } => Some("its model file is not the one that its model.yaml names".to_owned()),
+            Self::Trial(error) => Some(sentence(error)),
+            Self::Load(reason) => Some(reason.clone()),
+            Self::Read { .. } | Self::Card(_) | Self::Back(_) => None,
+        }
+    }
+}
+
+impl Folder {
+    fn read(root: &Path) -> Result<Self, FolderError> {
+        let found = find(root)?;
+        let serving = serving(root)?;
+        let mut asked: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        let mut first = None;
+        for (name, version, role) in asked_versions(root, &found, serving.as_ref())? {
+            first.get_or_insert_with(|| name.clone());
+            asked.entry(name).or_default().push((version, role));
+        }
+        Ok(Self { found, asked, default: serving.map(|serving| serving.default).or(first) })
     }
 }
 
@@ -242,7 +343,7 @@ fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
 }
 
 /// What is to be served as what.
-fn asked(
+fn asked_versions(
     root: &Path,
     found: &Versions,
     serving: Option<&Serving>,
@@ -289,7 +390,7 @@ mod tests {
     fn what(folder: &tempfile::TempDir) -> Result<Vec<String>, String> {
         let found = find(folder.path()).map_err(|e| sentence(&e))?;
         let serving = serving(folder.path()).map_err(|e| sentence(&e))?;
-        let asked = asked(folder.path(), &found, serving.as_ref()).map_err(|e| sentence(&e))?;
+        let asked = asked_versions(folder.path(), &found, serving.as_ref()).map_err(|e| sentence(&e))?;
         Ok(asked.into_iter().map(|(name, version, role)| format!("{name} {version} {role:?}")).collect())
     }
 

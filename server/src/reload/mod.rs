@@ -4,24 +4,26 @@
 //! a time, and swaps the catalog. Load before unload, always; what is unchanged by its digests is reused; a model that
 //! fails keeps what it served before, with the reason in the status, and holds up no other: each model moves when it is
 //! ready, each group of models that move together when all of it is. What is being loaded is abandoned as soon as
-//! `current` asks for something else. What failed is tried again when another commit comes, not before.
+//! `current` asks for something else. What failed is tried again when another commit comes, or somebody orders it, not
+//! before. A model that an order unloaded answers nothing until another order or another version of it.
 //!
 //! A file system event is a hint that carries no data; a poll each second is the truth, since inotify
 //! misses swaps on mounted volumes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use mainstay_models::embedded::Embedded;
 use mainstay_models::store::Current;
-use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedVersion, Role};
+use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedModel, ReleasedVersion, Role};
 use notify::{RecursiveMode, Watcher};
 
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
@@ -33,6 +35,8 @@ use crate::wire::Signature;
 mod folder;
 mod loads;
 mod memory;
+mod order;
+mod plain;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,9 @@ mod verdict;
 
 pub use folder::FolderError;
 use loads::{Bench, Loads, Outcome};
+pub use order::{Action, OrderError, Orders};
+use order::{ORDERS_MAX, Order};
+pub use plain::{Plain, Source};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 use verdict::{Verdict, Wanted};
@@ -57,6 +64,11 @@ pub struct Reloader {
     catalog: Arc<ArcSwap<Catalog>>,
     status: Arc<ArcSwap<Status>>,
     target: Option<Target>,
+    orders: Receiver<Order>,
+    /// The models that an order unloaded, each with what the release asked of it then.
+    unloaded: BTreeMap<ModelName, ReleasedModel>,
+    /// The loads that were ordered and are not decided yet.
+    ordered: Vec<Order>,
 }
 
 /// The release that the catalog is brought to.
@@ -115,7 +127,23 @@ impl Reloader {
         status: Arc<ArcSwap<Status>>,
     ) -> std::io::Result<Self> {
         let bench = Bench { reader: reader.clone(), trial, loader, passed: Mutex::default() };
-        Ok(Self { reader, loads: Loads::start(bench)?, catalog, status, target: None })
+        Ok(Self {
+            reader,
+            loads: Loads::start(bench)?,
+            catalog,
+            status,
+            target: None,
+            orders: crossbeam_channel::never(),
+            unloaded: BTreeMap::new(),
+            ordered: Vec::new(),
+        })
+    }
+
+    /// Where requests may leave orders from now on.
+    pub fn take_orders(&mut self) -> Orders {
+        let (orders, taken) = Orders::channel();
+        self.orders = taken;
+        orders
     }
 
     /// Learns what the store asks for.
@@ -143,6 +171,11 @@ impl Reloader {
 
     /// Makes a release the one that the catalog is brought to.
     fn aim(&mut self, current: Current) {
+        let asks_the_same = |name: &ModelName, before: &ReleasedModel| {
+            let now = current.release.models.get(name);
+            now.is_some_and(|now| (&now.stable, &now.versions) == (&before.stable, &before.versions))
+        };
+        self.unloaded.retain(|name, before| asks_the_same(name, before));
         let wanted: HashSet<_> = every_version(&current.release).collect();
         let mut known = HashMap::new();
         if let Some(before) = self.target.take() {
@@ -203,6 +236,13 @@ impl Reloader {
         let mut verdicts = BTreeMap::new();
         let mut decided = 0;
         for group in release.units() {
+            // A model that was unloaded neither waits for its group nor holds it up.
+            let (out, group): (BTreeSet<_>, BTreeSet<_>) =
+                group.into_iter().partition(|name| self.unloaded.contains_key(name));
+            verdicts.extend(out.into_iter().map(|name| (name, Verdict::Unloaded)));
+            if group.is_empty() {
+                continue;
+            }
             let verdict =
                 verdict::decide(&group, release, |wanted| target.find(wanted, &before).map(|f| f.is_ok()), served);
             match &verdict {
@@ -214,6 +254,7 @@ impl Reloader {
         let waited_for: HashSet<_> = missing.iter().cloned().collect();
         let unknown = asked_versions(release)
             .map(|(_, wanted)| wanted)
+            .filter(|wanted| !self.unloaded.contains_key(&wanted.name))
             .filter(|wanted| !waited_for.contains(wanted) && target.find(wanted, &before).is_none());
         missing.extend(unknown.collect::<Vec<_>>());
         if missing.is_empty() {
@@ -221,9 +262,19 @@ impl Reloader {
         }
         let is_news = target.swapped.is_some_and(|swapped| decided > swapped);
         target.swapped = Some(decided);
-        if is_news {
+        // Whoever ordered a load waits for its model alone.
+        let is_decided = |order: &Order| {
+            let waits = matches!(verdicts.get(&order.model), Some(Verdict::Wait(_)));
+            !waits && !missing.iter().any(|wanted| wanted.name == order.model)
+        };
+        let answered: Vec<_> = self.ordered.extract_if(.., |order| is_decided(order)).collect();
+        if is_news || !answered.is_empty() {
             let catalog = target.catalog_meanwhile(&before, &verdicts);
+            let statuses = target.statuses(&catalog, &verdicts);
+            let outcome = |order: Order| (target.outcome(&order.model, &statuses), order);
+            let outcomes: Vec<_> = answered.into_iter().map(outcome).collect();
             self.swap(&before, catalog);
+            outcomes.into_iter().for_each(|(outcome, order)| order.answer(outcome));
         }
         let mut loading: Vec<_> = missing
             .iter()
@@ -273,6 +324,8 @@ impl Reloader {
         } else {
             target.known.extract_if(|_, known| matches!(known, Known::Loaded(_))).collect()
         };
+        let outcome = |order: Order| (target.outcome(&order.model, &status.models), order);
+        let outcomes: Vec<_> = self.ordered.drain(..).map(outcome).collect();
         self.swap(before, catalog);
         for (wanted, known) in unserved {
             self.drop_unserved(&wanted, known);
@@ -290,18 +343,65 @@ impl Reloader {
             }
         }
         self.status.store(Arc::new(status));
+        outcomes.into_iter().for_each(|(outcome, order)| order.answer(outcome));
     }
 
     fn swap(&self, before: &Catalog, next: Catalog) {
-        for (name, model) in &before.models {
-            let now = next.models.get(name);
-            for (version, loaded) in &model.versions {
-                if !now.is_some_and(|now| now.versions.contains_key(version)) {
-                    self.loads.loader().metrics.forget(&loaded.spec);
-                }
+        swap(&self.catalog, &self.loads.loader().metrics, before, next);
+    }
+
+    /// Carries an order out, or begins to.
+    fn obey(&mut self, order: Order) {
+        if !order.is_awaited() {
+            return;
+        }
+        // What the store asks for at this moment.
+        self.look();
+        match order.action {
+            Action::Load => self.begin_load(order),
+            Action::Unload => {
+                let result = self.unload(&order.model);
+                order.answer(result);
             }
         }
-        self.catalog.store(Arc::new(next));
+    }
+
+    /// Has a model tried again that is not as the release asks for it. What is live is left as it is: its digests say
+    /// that it is what the store has.
+    fn begin_load(&mut self, order: Order) {
+        let Some(target) = &mut self.target else { return order.answer(Err(OrderError::Early)) };
+        let release = &target.current.release;
+        if !release.models.contains_key(&order.model) {
+            let unknown = OrderError::unknown(&order.model, release.models.keys());
+            return order.answer(Err(unknown));
+        }
+        self.ordered.retain(Order::is_awaited);
+        if self.ordered.len() == ORDERS_MAX {
+            return order.answer(Err(OrderError::Busy));
+        }
+        self.unloaded.remove(&order.model);
+        let is_kept = |wanted: &Wanted, known: &Known| wanted.name != order.model || matches!(known, Known::Loaded(_));
+        target.known.retain(|wanted, known| is_kept(wanted, known));
+        target.look_again();
+        self.ordered.push(order);
+    }
+
+    fn unload(&mut self, name: &ModelName) -> Result<(), OrderError> {
+        let target = self.target.as_mut().ok_or(OrderError::Early)?;
+        let models = &target.current.release.models;
+        let asked = models.get(name).ok_or_else(|| OrderError::unknown(name, models.keys()))?;
+        self.unloaded.insert(name.clone(), asked.clone());
+        let forgotten: Vec<_> = target.known.extract_if(|wanted, _| wanted.name == *name).collect();
+        target.look_again();
+        // At once, although the rest of a release may still be loading.
+        let before = self.catalog.load_full();
+        self.swap(&before, before.with(name.clone(), CatalogModel::default()));
+        self.status.store(Arc::new(self.status.load().unloaded(name)));
+        for (wanted, known) in forgotten {
+            self.drop_unserved(&wanted, known);
+        }
+        tracing::info!(model = %name, "unloaded by an order");
+        Ok(())
     }
 
     /// Drops a version that was loaded and does not answer.
@@ -323,6 +423,7 @@ impl Reloader {
             let (hint, hints) = crossbeam_channel::bounded(1);
             let mut watcher = None;
             let loaded = self.loads.done().clone();
+            let mut orders = self.orders.clone();
             let mut due = Instant::now();
             loop {
                 if watcher.is_none() {
@@ -333,6 +434,7 @@ impl Reloader {
                     due = Instant::now() + if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
                 }
                 self.advance();
+                let mut is_ordering_over = false;
                 crossbeam_channel::select! {
                     recv(stopped) -> _ => return,
                     recv(hints) -> _ => due = Instant::now(),
@@ -340,12 +442,33 @@ impl Reloader {
                         let (wanted, outcome) = done.expect("the loads keep their threads");
                         self.take(wanted, outcome);
                     }
+                    recv(orders) -> order => match order {
+                        Ok(order) => self.obey(order),
+                        // Nobody is left who could give one.
+                        Err(_) => is_ordering_over = true,
+                    },
                     default(due.saturating_duration_since(Instant::now())) => {}
+                }
+                if is_ordering_over {
+                    orders = crossbeam_channel::never();
                 }
             }
         })?;
-        Ok(Watch { stop, thread })
+        Ok(Watch { stop, abandoned: Arc::default(), thread })
     }
+}
+
+/// Replaces what is served, and drops what was counted of versions that no longer are.
+fn swap(catalog: &ArcSwap<Catalog>, metrics: &Metrics, before: &Catalog, next: Catalog) {
+    for (name, model) in &before.models {
+        let now = next.models.get(name);
+        for (version, loaded) in &model.versions {
+            if !now.is_some_and(|now| now.versions.contains_key(version)) {
+                metrics.forget(&loaded.spec);
+            }
+        }
+    }
+    catalog.store(Arc::new(next));
 }
 
 impl Target {
@@ -369,12 +492,36 @@ impl Target {
         }
     }
 
+    /// Has all be decided anew, from what is known.
+    fn look_again(&mut self) {
+        self.settled = false;
+        self.swapped = None;
+    }
+
+    /// How it went with a model that was ordered to be loaded, where all that the release asks of it is decided.
+    fn outcome(&self, name: &ModelName, statuses: &[VersionStatus]) -> Result<(), OrderError> {
+        let models = &self.current.release.models;
+        let Some(model) = models.get(name) else { return Err(OrderError::unknown(name, models.keys())) };
+        let Some(status) = statuses.iter().find(|status| status.name == *name && status.state != State::Live) else {
+            return Ok(());
+        };
+        let VersionStatus { version, reason, .. } = status;
+        let wanted = Wanted { name: name.clone(), version: version.clone(), bytes: model.versions[version] };
+        // Such a reason has paths of this machine.
+        let is_internal = matches!(self.known.get(&wanted), Some(Known::Failed(failure)) if failure.passing);
+        let reason = reason.clone().filter(|_| !is_internal);
+        Err(OrderError::failed(name, version, reason))
+    }
+
     fn is_passing(&self) -> bool {
         self.known.values().any(|known| matches!(known, Known::Failed(failure) if failure.passing))
     }
 
     /// One model as the release asks for it, or as near to it as its group allows.
     fn model(&self, name: &ModelName, verdict: &Verdict, before: &Catalog) -> CatalogModel {
+        if *verdict == Verdict::Unloaded {
+            return CatalogModel::default();
+        }
         let release = &self.current.release;
         let asked = verdict::stable(release, name);
         let mut versions = BTreeMap::new();
@@ -393,7 +540,7 @@ impl Target {
                 let wanted = verdict::fallback(release, name);
                 (wanted.and_then(|wanted| self.find(&wanted, before)), fallback.map(|fallback| fallback.commit.clone()))
             }
-            Verdict::Keep(_) | Verdict::Wait(_) => {
+            Verdict::Keep(_) | Verdict::Wait(_) | Verdict::Unloaded => {
                 let kept = old.and_then(|old| old.versions.get(old.stable.as_ref()?));
                 (kept.map(|kept| Ok(Arc::clone(kept))), old.and_then(|old| old.commit.clone()))
             }
@@ -437,6 +584,7 @@ impl Target {
             let is_stable = |bytes: &ReleasedVersion| stable.is_some_and(|stable| stable.blobs == *bytes);
             let found = self.find(&wanted, catalog);
             let (state, reason) = match (&found, &verdicts[&wanted.name], role) {
+                (_, Verdict::Unloaded, _) => (State::Unloaded, Some(status::UNLOADED.to_owned())),
                 (Some(Err(failure)), ..) => (State::Failed, Some(failure.reason.clone())),
                 (_, Verdict::Keep(failed) | Verdict::FallBack(failed), Role::Stable) if !is_stable(&wanted.bytes) => {
                     (State::Held, Some(held_since(failed)))
@@ -506,12 +654,15 @@ fn every_version(release: &Release) -> impl Iterator<Item = Wanted> {
 #[derive(Debug)]
 pub struct Watch {
     stop: Sender<()>,
+    /// The word by which the one trial of a [`Plain`] ends early.
+    abandoned: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Watch {
     /// Stops; what is being loaded is abandoned.
     pub fn stop(self) {
+        self.abandoned.store(true, Ordering::Relaxed);
         drop(self.stop);
         self.thread.join().expect("a pass turns every failure into a status");
     }

@@ -32,6 +32,29 @@ pub struct ReleaseStatus {
     pub done_unix_s: u64,
 }
 
+impl Status {
+    /// The same with `models` instead of what it says of the model `name`.
+    pub(super) fn with(&self, name: &ModelName, models: Vec<VersionStatus>) -> Self {
+        let mut status = self.clone();
+        status.models.retain(|version| version.name != *name);
+        status.models.extend(models);
+        status.models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        status
+    }
+
+    /// The same once an order has unloaded the model `name`.
+    pub(super) fn unloaded(&self, name: &ModelName) -> Self {
+        let mut status = self.clone();
+        for version in status.models.iter_mut().filter(|version| version.name == *name) {
+            version.state = State::Unloaded;
+            version.reason = Some(UNLOADED.to_owned());
+            (version.serving, version.commit, version.fallback) = (None, None, None);
+            (version.engine, version.not_compiled) = (None, None);
+        }
+        status
+    }
+}
+
 /// How it went with one version that a release asks for.
 #[derive(Debug, Clone, Serialize)]
 pub struct VersionStatus {
@@ -82,7 +105,12 @@ pub enum State {
     Failed,
     /// It is good, and waits for another model that it moves together with.
     Held,
+    /// An order unloaded its model.
+    Unloaded,
 }
+
+/// Why a version of a model that an order unloaded is not live.
+pub(super) const UNLOADED: &str = "unloaded by a request; load it again, or ask for another version";
 
 /// A version that is being loaded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -29,6 +29,7 @@ struct World {
     catalog: Arc<ArcSwap<Catalog>>,
     status: Arc<ArcSwap<Status>>,
     watch: Option<Watch>,
+    orders: Option<Orders>,
 }
 
 impl World {
@@ -40,7 +41,7 @@ impl World {
         std::fs::write(&program, PROGRAM).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let publisher = Publisher::open(folder.path().join("store")).unwrap();
-        Self { folder, publisher, catalog: Arc::default(), status: Arc::default(), watch: None }
+        Self { folder, publisher, catalog: Arc::default(), status: Arc::default(), watch: None, orders: None }
     }
 
     fn start(&mut self) {
@@ -48,7 +49,8 @@ impl World {
             Loader { engine: EngineChoice::Auto, metrics: Arc::new(Metrics::new("test")), sessions: NonZeroUsize::MIN };
         let trial = Trial { program: self.file("program") };
         let (catalog, status) = (Arc::clone(&self.catalog), Arc::clone(&self.status));
-        let reloader = Reloader::new(self.publisher.reader(), trial, loader, catalog, status).unwrap();
+        let mut reloader = Reloader::new(self.publisher.reader(), trial, loader, catalog, status).unwrap();
+        self.orders = Some(reloader.take_orders());
         self.watch = Some(reloader.watch().unwrap());
     }
 
@@ -123,6 +125,14 @@ impl World {
 
     fn status_of(&self, model: &str) -> VersionStatus {
         self.status.load().models.iter().find(|status| status.name.as_str() == model).unwrap().clone()
+    }
+
+    /// Gives an order and waits for its end.
+    fn order(&self, action: Action, model: &str) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let orders = self.orders.as_ref().unwrap();
+        let order = orders.give(action, model.parse().unwrap(), Instant::now() + LONG);
+        runtime.block_on(order).map_err(|error| error.to_string())
     }
 
     fn is_loading(&self, version: &str) -> bool {
@@ -289,4 +299,70 @@ fn a_fallback_is_for_a_model_of_which_nothing_answers() {
     world.take(&release);
     assert_eq!((world.answers("iris"), world.trials("iris", "1.0.0")), (at("1.1.0", 1), 0));
     assert!(world.status_of("iris").fallback.is_none());
+}
+
+#[test]
+fn a_model_that_an_order_unloads_is_out_until_another_order_or_another_version() {
+    let mut world = World::new();
+    world.start();
+    assert_eq!(world.order(Action::Load, "iris").unwrap_err(), OrderError::Early.to_string());
+    world.take(&world.release(1, "1.0.0", "1.0.0"));
+    world.order(Action::Load, "iris").unwrap();
+    assert_eq!((world.answers("iris"), world.trials("iris", "1.0.0")), (at("1.0.0", 1), 1), "it was live");
+
+    world.order(Action::Unload, "iris").unwrap();
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, at("1.0.0", 1)));
+    world.take(&world.release(2, "1.0.0", "1.1.0"));
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, at("1.1.0", 2)), "the same of iris");
+    let iris = world.status_of("iris");
+    assert_eq!((iris.state, iris.serving), (State::Unloaded, None));
+
+    world.order(Action::Load, "iris").unwrap();
+    assert_eq!(world.answers("iris"), at("1.0.0", 2));
+    world.order(Action::Unload, "iris").unwrap();
+    world.take(&world.release(3, "1.1.0", "1.1.0"));
+    assert_eq!(world.answers("iris"), at("1.1.0", 3));
+    for action in [Action::Load, Action::Unload] {
+        assert!(world.order(action, "irs").unwrap_err().contains("there are iris, pred-main"));
+    }
+}
+
+#[test]
+fn a_load_says_why_it_fails_and_waits_for_no_other_model() {
+    let mut world = World::new();
+    world.start();
+    world.take(&world.release(1, "1.0.0", "1.0.0"));
+    world.note("bad", "iris", "1.1.0");
+    world.take(&world.release(2, "1.1.0", "1.0.0"));
+    let refused = world.order(Action::Load, "iris").unwrap_err();
+    assert_eq!(refused, "cannot load model `iris`: version 1.1.0: it is bad");
+    assert_eq!((world.answers("iris"), world.trials("iris", "1.1.0")), (at("1.0.0", 1), 2), "what answered stays");
+
+    world.note("hangs", "pred-main", "1.1.0");
+    world.publish(&world.release(3, "1.1.0", "1.1.0"));
+    eventually("the other model hangs", || world.file("pid").exists());
+    std::fs::write(world.file("bad"), "").unwrap();
+    world.order(Action::Load, "iris").unwrap();
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 3), at("1.0.0", 2)));
+    world.order(Action::Unload, "pred-main").unwrap();
+    eventually("nothing is waited for any more", || world.status.load().loading.is_empty());
+    assert_eq!((world.answers("pred-main"), world.status_of("pred-main").state), (None, State::Unloaded));
+}
+
+#[test]
+fn a_group_moves_without_the_member_that_was_unloaded_and_never_half_with_it() {
+    let mut world = World::new();
+    world.start();
+    world.take(&world.together(1, "1.0.0", "1.0.0"));
+    world.order(Action::Unload, "pred-main").unwrap();
+    world.take(&world.together(2, "1.1.0", "1.0.0"));
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    world.note("bad", "iris", "1.2.0");
+    world.take(&world.together(3, "1.2.0", "1.0.0"));
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    let held = world.order(Action::Load, "pred-main").unwrap_err();
+    assert!(held.ends_with("held back since iris 1.2.0 of its group failed"), "{held}");
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    world.take(&world.together(4, "1.1.0", "1.0.0"));
+    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 4), at("1.0.0", 4)));
 }

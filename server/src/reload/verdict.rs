@@ -25,6 +25,8 @@ pub(super) enum Verdict {
     Keep(Wanted),
     /// Every one answers as an earlier commit asked for it, since this one failed and not all were served before.
     FallBack(Wanted),
+    /// Nothing answers, since an order said so; of one model, and nothing that [`decide`] says.
+    Unloaded,
 }
 
 /// Decides about `group`. `loads` says whether a version can be had, or nothing where that is not known yet; `served`

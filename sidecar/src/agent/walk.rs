@@ -43,7 +43,10 @@ impl Agent {
         if self.walk.commit.as_ref() != Some(&current.release.commit.id) {
             self.walk = Walk { commit: Some(current.release.commit.id.clone()), ..Walk::default() };
         }
-        let silent: Vec<_> = failed.iter().filter(|model| model.role == "stable" && model.serving.is_none()).collect();
+        // What somebody unloaded is to be silent.
+        let is_silent =
+            |model: &&FailedModel| model.role == "stable" && model.serving.is_none() && model.state != "unloaded";
+        let silent: Vec<_> = failed.iter().filter(is_silent).collect();
         if silent.is_empty() {
             self.show_walk(None);
             return false;
