@@ -39,7 +39,8 @@ class Trial {
     const options = { method, signal: AbortSignal.any([pending.signal, AbortSignal.timeout(TIMEOUT_MS)]) };
     if (this.body) {
       options.body = this.body.value;
-      options.headers = { "content-type": this.kind.textContent };
+      // An example without a body has no type either.
+      if (this.kind.textContent) options.headers = { "content-type": this.kind.textContent };
     }
     this.say("…", false);
     const begun = performance.now();

@@ -75,6 +75,13 @@ fn what_the_protocol_shows_is_what_is_served() {
         assert!(grown(&format!("/inference_stats/{part}/ns")), "{part}: {after}");
     }
     assert!(grown("/last_inference"));
+    server.post(INFER, &flowers(1).to_string()).ok();
+    server.post("/predict", SETOSA).ok();
+    let batches = server.get("/v2/models/iris/stats").ok()["model_stats"][0]["batch_stats"].clone();
+    let counts = |batch: &Value| (batch["batch_size"].clone(), batch["compute_infer"]["count"].clone());
+    let counted: Vec<_> = batches.as_array().unwrap().iter().map(counts).collect();
+    assert_eq!(counted, [(json!(1), json!(2)), (json!(5), json!(1))], "{batches}");
+    assert!(batches[1]["compute_infer"]["ns"].as_u64().unwrap() > 0, "{batches}");
 }
 
 #[test]
@@ -223,6 +230,59 @@ fn a_bad_request_is_told_the_path_to_its_fault() {
     let nan: Vec<u8> = [5.1f32, f32::NAN, 1.1, 0.2].iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(status(&[("inference-header-content-length", "0")], &nan), (400, "invalid_request".into()));
     server.post(INFER, &good).ok();
+}
+
+#[test]
+fn bad_input_of_every_dialect_is_told_its_place() {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/content");
+    let server = Server::start(&["--models", models]);
+    let tensors = |data: &str| {
+        let other = |name: &str, datatype: &str, columns: usize, data: &str| {
+            format!(r#"{{"name": "{name}", "shape": [1, {columns}], "datatype": "{datatype}", "data": {data}}}"#)
+        };
+        let fixed = [
+            other("flag", "BOOL", 1, "[true]"),
+            other("text", "BYTES", 1, r#"["a"]"#),
+            other("large", "UINT64", 1, "[1]"),
+            other("small", "INT32", 2, "[1, 2]"),
+        ];
+        format!(r#"{{"inputs": [{}, {}]}}"#, other("id", "INT64", 1, data), fixed.join(", "))
+    };
+    let record =
+        |id: &str| format!(r#"{{"id": {id}, "flag": true, "text": "a", "large": 1, "first": 1, "second": 2}}"#);
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    // Each as the value of the feature `id`, an int64.
+    for bad in ["1e400", "9223372036854775808", "1.5", "NaN", r#""\ud800""#, "null", &deep] {
+        let answer = server.post("/v2/models/kinds/infer", &tensors(&format!("[{bad}]")));
+        let error = answer.json();
+        let path = error["details"][0]["path"].as_str().unwrap_or_default();
+        assert!(answer.status == 400 && path.starts_with("inputs[0].data"), "{bad:.40}: {error}");
+        for (path, body) in [
+            ("/models/kinds/predict", format!("[{}]", record(bad))),
+            ("/v1/models/kinds:predict", format!(r#"{{"instances": [{}]}}"#, record(bad))),
+        ] {
+            let answer = server.post(path, &body);
+            let fault = &answer.json()["details"][0];
+            assert_eq!(
+                (answer.status, &fault["row"], &fault["feature"]),
+                (422, &json!(0), &json!("id")),
+                "{path} {bad:.40}"
+            );
+        }
+    }
+    // Integers that no float64 holds, in and out.
+    let answer = server.post("/v2/models/kinds/infer", &tensors("[9223372036854775806]")).ok();
+    assert!(answer.to_string().contains("9223372036854775807"), "{answer}");
+    let answer = server.post("/models/kinds/predict", &format!("[{}]", record("9223372036854775806")));
+    assert!(answer.ok().to_string().contains("9223372036854775807"), "{answer:?}");
+
+    let twice = record("1").replace(r#""flag""#, r#""id": 2, "flag""#);
+    let answer = server.post("/models/kinds/predict", &format!("[{twice}]"));
+    assert_eq!((answer.status, &answer.json()["details"][0]["got"]), (422, &json!("it twice")));
+    let missing = record("1").replace(r#""flag": true, "#, "").replace(r#""text": "a", "#, "");
+    let answer = server.post("/models/kinds/predict", &format!("[{}, {missing}]", record("1")));
+    let fault = &answer.json()["details"][0];
+    assert_eq!((answer.status, &fault["row"], &fault["feature"]), (422, &json!(1), &json!("text")), "{fault}");
 }
 
 #[test]

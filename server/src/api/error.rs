@@ -129,6 +129,15 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "malformed", format!("the body is not an object of options: {error}"))
     }
 
+    pub(super) fn swagger() -> Self {
+        let message = "there is no such version of this document; ask for version=2 or version=3";
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn not_ready() -> Self {
+        Self::passing("not_loaded", "no model answers yet, or the server is stopping")
+    }
+
     pub(super) fn read_only(what: &str) -> Self {
         let message =
             format!("the {what} cannot be changed by a request; its operator sets them when the server starts");

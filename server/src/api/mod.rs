@@ -151,9 +151,10 @@ impl Api {
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             Some(Route::Docs) => self.describe(&head, page::docs),
             Some(Route::OpenApi) if head.uri.query().is_none() => {
-                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits)))
+                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits, self.may_order())))
             }
             Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
+            Some(Route::Swagger) => self.swagger(&head),
             Some(Route::Postman) => {
                 let base_url = base_url(&head);
                 self.describe(&head, |reference| json(reference::text(&reference.postman(&base_url))))
@@ -176,6 +177,11 @@ impl Api {
     /// Whether requests are answered, and new ones may come.
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_draining() && self.catalog.load().answers()
+    }
+
+    /// Whether requests may load and unload models.
+    fn may_order(&self) -> bool {
+        self.repository.orders.is_some()
     }
 
     /// Whether the server was told to stop.
@@ -216,7 +222,21 @@ impl Api {
         let catalog = self.catalog.load();
         let picked = model.map(|model| catalog.pick(Some(&model), None)).transpose()?;
         let only = picked.as_ref().map(|picked| &picked.version.spec.name);
-        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, only)))
+        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, self.may_order(), only)))
+    }
+
+    /// What Azure Machine Learning is told of the default model.
+    fn swagger(&self, head: &Parts) -> Result<Response<Body>, ApiError> {
+        let asked = head.uri.query().and_then(|query| wire::query_parameter(query, "version"));
+        let version = match asked.as_deref() {
+            None | Some("2") => 2,
+            Some("3") => 3,
+            Some(_) => return Err(ApiError::swagger()),
+        };
+        self.show(head, |catalog| {
+            let reference = Reference::of(catalog, &self.limits, self.may_order(), catalog.default.as_ref());
+            json(reference::text(&reference.swagger(version)))
+        })
     }
 
     async fn predict<B>(

@@ -72,10 +72,13 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let (allow, is_read) = match route {
-            V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) => ("POST", head.method == Method::POST),
+            V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) | V2::SharedMemory => {
+                ("POST", head.method == Method::POST)
+            }
             // Changing them is refused by name below, and not as a method.
-            V2::Trace(_) | V2::Logging => ("GET, HEAD, POST", true),
-            V2::SharedMemory => ("GET, HEAD, POST", true),
+            V2::Trace(_) | V2::Logging => {
+                ("GET, HEAD, POST", matches!(head.method, Method::GET | Method::HEAD | Method::POST))
+            }
             _ => ("GET, HEAD", matches!(head.method, Method::GET | Method::HEAD)),
         };
         if !is_read {
@@ -118,13 +121,14 @@ impl Api {
             V2::Infer(_) | V2::Index | V2::Load(_) | V2::Unload(_) => unreachable!("these have been answered"),
             V2::Trace(_) if head.method == Method::POST => return Err(ApiError::read_only("trace settings")),
             V2::Logging if head.method == Method::POST => return Err(ApiError::read_only("log settings")),
-            V2::Trace(_) => {
+            V2::Trace(named) => {
+                named.map(|named| pick(&catalog, &named)).transpose()?;
                 json!({ "trace_level": ["OFF"], "trace_rate": "0", "trace_count": "0", "log_frequency": "0",
                                     "trace_file": "" })
             }
             V2::Logging => json!({ "log_file": "", "log_info": true, "log_warning": true, "log_error": true,
                                    "log_verbose_level": 0, "log_format": "default" }),
-            V2::SharedMemory => return Err(ApiError::shared_memory()),
+            V2::SharedMemoryStatus | V2::SharedMemory => return Err(ApiError::shared_memory()),
         };
         Ok(document(&shown))
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 use serde_json::json;
 
 use super::compression::{self, Coding};
@@ -46,14 +46,11 @@ impl Api {
             Platform::Predict(model) => (Some(&**model), Form::Instances),
             Platform::Instances => (None, Form::Instances),
             Platform::Invocations => (None, Form::Frame),
-            Platform::Explain(_) => return Err(ApiError::explain()),
+            Platform::Explain(_) if head.method == Method::POST => return Err(ApiError::explain()),
+            Platform::Explain(_) => return Err(ApiError::method(&head.method, "POST")),
             Platform::Ping => {
-                let status = if self.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                return self.show(head, |_| {
-                    let mut response = Response::new(Body::default());
-                    *response.status_mut() = status;
-                    response
-                });
+                let empty = self.show(head, |_| Response::new(Body::default()))?;
+                return if self.is_ready() { Ok(empty) } else { Err(ApiError::not_ready()) };
             }
             Platform::Version => {
                 return self.show(head, |_| {

@@ -27,6 +27,8 @@ pub enum Route<'p> {
     OpenApi,
     /// What may be asked, as a Postman collection.
     Postman,
+    /// What Azure Machine Learning may ask, as a Swagger document.
+    Swagger,
     /// A prediction by the named or the default model.
     Predict(Option<Cow<'p, str>>),
     /// The Open Inference Protocol.
@@ -87,7 +89,9 @@ pub enum V2<'p> {
     Trace(Option<Named<'p>>),
     /// What is logged.
     Logging,
-    /// Tensors in memory that client and server share.
+    /// Which memory client and server share.
+    SharedMemoryStatus,
+    /// To share memory, or not to share it any more.
     SharedMemory,
 }
 
@@ -114,6 +118,7 @@ pub fn route(path: &str) -> Option<Route<'_>> {
         ["docs"] => Some(Route::Docs),
         ["openapi.json"] => Some(Route::OpenApi),
         ["postman.json"] => Some(Route::Postman),
+        ["swagger.json"] => Some(Route::Swagger),
         ["predict"] => Some(Route::Predict(None)),
         ["models", model, "predict"] => Some(Route::Predict(Some(decoded(model)))),
         ["ping" | "health"] => Some(Route::Platform(Platform::Ping)),
@@ -149,7 +154,9 @@ fn v2<'p>(segments: &[&'p str]) -> Option<V2<'p>> {
         ["repository", "models", model, "unload"] => V2::Unload(decoded(model)),
         ["trace", "setting"] => V2::Trace(None),
         ["logging"] => V2::Logging,
-        ["systemsharedmemory" | "cudasharedmemory", ..] => V2::SharedMemory,
+        ["systemsharedmemory" | "cudasharedmemory", .., "status"] => V2::SharedMemoryStatus,
+        ["systemsharedmemory" | "cudasharedmemory", .., "unregister"] => V2::SharedMemory,
+        ["systemsharedmemory" | "cudasharedmemory", "region", _, "register"] => V2::SharedMemory,
         _ => return None,
     })
 }
@@ -201,6 +208,9 @@ mod tests {
             ("/v2/models/iris/versions/1.0.0/stats", V2::Stats(Some(named(Some("1.0.0"))))),
             ("/v2/repository/models/iris/load", V2::Load("iris".into())),
             ("/v2/systemsharedmemory/region/x/register", V2::SharedMemory),
+            ("/v2/cudasharedmemory/region/x/unregister", V2::SharedMemory),
+            ("/v2/cudasharedmemory/unregister", V2::SharedMemory),
+            ("/v2/cudasharedmemory/region/x/status", V2::SharedMemoryStatus),
             ("/v2/models/iris/trace/setting", V2::Trace(Some(named(None)))),
         ] {
             assert_eq!(route(path), Some(Route::V2(expected)), "{path}");

@@ -87,9 +87,9 @@ impl<'a> OperationView<'a> {
         let pretty = |value| serde_json::to_string_pretty(value).expect("a JSON value can be written");
         Self {
             operation,
-            path: operation.path.trim_start_matches('/'),
+            path: Some(operation.path.trim_start_matches('/')).filter(|path| !path.is_empty()).unwrap_or("."),
             examples: operation.examples.iter().map(ExampleView::of).collect(),
-            answer: operation.answer.example.as_ref().map(pretty),
+            answer: operation.answer.as_ref().and_then(|answer| answer.example.as_ref()).map(pretty),
             statuses: statuses.collect(),
         }
     }

@@ -22,6 +22,7 @@ mod postman;
 mod predict;
 mod schema;
 mod server;
+mod swagger;
 mod v2;
 
 /// The most models that one account describes.
@@ -88,10 +89,12 @@ pub struct Operation {
     pub parameters: Vec<Parameter>,
     /// The bodies that it reads: content type and schema; none where it reads none.
     pub bodies: Vec<(&'static str, Value)>,
-    /// The answer of status 200.
-    pub answer: Answer,
+    /// The answer of status 200; none where that is never given.
+    pub answer: Option<Answer>,
     /// The other statuses that it may answer with.
     pub errors: &'static [u16],
+    /// The one of them whose body may also be this, and no error.
+    pub unready: Option<(u16, Value)>,
     /// Requests with known answers.
     pub examples: Vec<Example>,
 }
@@ -114,7 +117,9 @@ pub struct Parameter {
 pub struct Answer {
     /// What it is.
     pub description: String,
-    /// The schema of its JSON.
+    /// The type of its body; empty where it has none.
+    pub kind: &'static str,
+    /// The schema of its body.
     pub schema: Value,
     /// That of the first example, where it is known.
     pub example: Option<Value>,
@@ -136,7 +141,8 @@ pub struct Example {
 
 impl<'a> Reference<'a> {
     /// The account of all models of `catalog`, as far as the bounds allow, or of `only` one of them.
-    pub fn of(catalog: &'a Catalog, limits: &RequestLimits, only: Option<&ModelName>) -> Self {
+    /// `may_order` says whether requests may load and unload models.
+    pub fn of(catalog: &'a Catalog, limits: &RequestLimits, may_order: bool, only: Option<&ModelName>) -> Self {
         let mut models: Vec<ModelReference<'a>> = Vec::new();
         let mut left_out = Vec::new();
         let is_default = |name: &ModelName| Some(name) == catalog.default.as_ref();
@@ -157,7 +163,7 @@ impl<'a> Reference<'a> {
         }
         models.sort_by_key(|model| model.name);
         left_out.sort();
-        let mut groups: Vec<Group> = models.iter().map(|model| predict::group(model, limits)).collect();
+        let mut groups: Vec<Group> = models.iter().map(|model| predict::group(model, limits, may_order)).collect();
         groups.push(v2::group());
         groups.push(platforms::group(models.iter().find(|model| model.is_default)));
         groups.push(server::group(catalog));
@@ -174,9 +180,21 @@ impl<'a> Reference<'a> {
         openapi::document(self)
     }
 
+    /// What Azure Machine Learning asks of its default model, as a Swagger document of the version 2, or 3 for OpenAPI 3.0.
+    pub fn swagger(&self, version: u8) -> Value {
+        swagger::document(self.models.iter().find(|model| model.is_default), version)
+    }
+
     /// The account as a Postman collection 2.1, whose requests go to `base_url`.
     pub fn postman(&self, base_url: &str) -> Value {
         postman::collection(self, base_url)
+    }
+}
+
+impl Operation {
+    /// Whether a request without a body is none.
+    fn needs_body(&self) -> bool {
+        self.examples.iter().all(|example| example.body.is_some())
     }
 }
 
@@ -196,8 +214,8 @@ fn encoded(text: &str) -> String {
 
 impl Documents {
     /// The OpenAPI document of all models of `catalog`, whose documents these are.
-    pub fn openapi(&self, catalog: &Catalog, limits: &RequestLimits) -> Bytes {
-        self.openapi.get_or_init(|| text(&Reference::of(catalog, limits, None).openapi())).clone()
+    pub fn openapi(&self, catalog: &Catalog, limits: &RequestLimits, may_order: bool) -> Bytes {
+        self.openapi.get_or_init(|| text(&Reference::of(catalog, limits, may_order, None).openapi())).clone()
     }
 }
 
@@ -225,7 +243,7 @@ impl<'a> ModelReference<'a> {
     }
 }
 
-pub(crate) use self::schema::value as written;
+pub(crate) use self::schema::{sentence, value as written};
 
 /// Whether two versions take the same features and give the same classes. The ranges that training saw may differ.
 pub fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
@@ -243,7 +261,9 @@ pub fn takes_the_same(a: &ModelSpec, b: &ModelSpec) -> bool {
     let (a_features, b_features) = (&a.input.features, &b.input.features);
     let outputs = match (&a.output, &b.output) {
         (Output::Tensors(a), Output::Tensors(b)) => a == b,
-        (Output::Classifier(a), Output::Classifier(b)) => a.label.classes == b.label.classes,
+        (Output::Classifier(a), Output::Classifier(b)) => {
+            (&a.label.classes, &a.label.values) == (&b.label.classes, &b.label.values)
+        }
         _ => false,
     };
     outputs && a_features.len() == b_features.len() && a_features.iter().zip(b_features).all(same)

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Operation, Reference, schema};
+use super::{Answer, Operation, Reference, schema, v2};
 
 /// Every status but 200 that a request may be answered with, and when it is.
-pub(super) const ERRORS: [(u16, &str); 10] = [
+pub(super) const ERRORS: [(u16, &str); 12] = [
     (400, "The body is not of a form that is read here, or was cut off."),
+    (403, "What only a commit or the server's operator may change."),
     (404, "There is no such model or version; the answer names those that there are."),
     (405, "The path does not answer this method; `Allow` names those that it does."),
     (408, "The body did not arrive in time."),
@@ -16,6 +17,7 @@ pub(super) const ERRORS: [(u16, &str); 10] = [
     (415, "The body is of a type that is not read here, or compressed."),
     (422, "Values are not what the model's features ask for; `details` lists them."),
     (500, "The model failed; the server's log has the reason under the request's id."),
+    (501, "What is not done here; the answer says what to do instead."),
     (
         503,
         "The server has as much to do as it may, or the model is not loaded yet; `Retry-After` says when to ask again.",
@@ -40,6 +42,8 @@ pub(super) fn document(reference: &Reference<'_>) -> Value {
             ("Record", schema::record_object(spec)),
             ("Row", schema::record_list(spec)),
             ("Answer", schema::answer(spec)),
+            ("InferRequest", v2::infer_request(model)),
+            ("InferAnswer", v2::infer_answer(model)),
         ] {
             schemas.insert(format!("{}.{what}", model.name), schema);
         }
@@ -89,22 +93,40 @@ fn operation(operation: &Operation, tag: &str) -> Value {
     if !operation.bodies.is_empty() {
         let content =
             operation.bodies.iter().map(|(kind, schema)| ((*kind).to_owned(), media(operation, kind, schema)));
-        described["requestBody"] = json!({"required": true, "content": Map::from_iter(content)});
+        described["requestBody"] = json!({"required": operation.needs_body(), "content": Map::from_iter(content)});
     }
-    let mut answer = json!({"schema": operation.answer.schema});
-    if let Some(example) = &operation.answer.example {
-        answer["example"] = example.clone();
+    let mut responses = json!({});
+    if let Some(answer) = &operation.answer {
+        responses["200"] = success(answer);
     }
-    let mut responses = json!({"200": {
-        "description": operation.answer.description,
-        "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
-        "content": {"application/json": answer},
-    }});
     for status in operation.errors {
         responses[status.to_string()] = json!({"$ref": format!("#/components/responses/{status}")});
     }
+    if let Some((status, schema)) = &operation.unready {
+        let schema = json!({"anyOf": [schema, {"$ref": "#/components/schemas/Error"}]});
+        responses[status.to_string()] = json!({
+            "description": Reference::meaning(*status),
+            "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
+            "content": {"application/json": {"schema": schema}},
+        });
+    }
     described["responses"] = responses;
     described
+}
+
+fn success(answer: &Answer) -> Value {
+    let mut response = json!({
+        "description": answer.description,
+        "headers": {"x-request-id": {"$ref": "#/components/headers/x-request-id"}},
+    });
+    if !answer.kind.is_empty() {
+        let mut media = json!({"schema": answer.schema});
+        if let Some(example) = &answer.example {
+            media["example"] = example.clone();
+        }
+        response["content"] = Value::Object(Map::from_iter([(answer.kind.to_owned(), media)]));
+    }
+    response
 }
 
 fn parameter(parameter: &super::Parameter) -> Value {

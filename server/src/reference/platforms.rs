@@ -1,10 +1,10 @@
-//! The operations by which platforms that host models ask: KServe V1, MLflow and SageMaker.
+//! The operations by which platforms that host models ask: KServe V1, MLflow, SageMaker and Azure Machine Learning.
 
 use serde_json::{Value, json};
 
 use super::predict::golden_rows;
-use super::v2::{object, operation, text, truth};
-use super::{Answer, Example, Group, ModelReference, Operation, predict, schema};
+use super::v2::{object, operation, refused, text, truth};
+use super::{Answer, Example, Group, ModelReference, Operation, Parameter, predict, schema};
 use crate::api::RequestLimits;
 
 const JSON: &str = "application/json";
@@ -34,13 +34,25 @@ pub(super) fn model(model: &ModelReference<'_>, limits: &RequestLimits) -> Vec<O
         description: "The V1 protocol.".to_owned(),
         parameters: Vec::new(),
         bodies: vec![(JSON, predict::instances(model, limits))],
-        answer: predictions(&known),
+        answer: Some(predictions(&known)),
         errors: POST_ERRORS,
+        unready: None,
         examples: vec![example],
     };
     let ready = object(&[("name", text()), ("ready", truth())]);
     let path = format!("/v1/models/{name}");
-    vec![predict, operation(format!("v1.model.{name}"), path, "Whether it answers", ready, READ_ERRORS)]
+    let explain = Operation {
+        // Refused whatever it is.
+        bodies: vec![(JSON, json!({}))],
+        ..refused(
+            "POST",
+            format!("v1.explain.{name}"),
+            format!("{path}:explain"),
+            "Explanations, which are not made here",
+            (501, "explain"),
+        )
+    };
+    vec![predict, operation(format!("v1.model.{name}"), path, "Whether it answers", ready, READ_ERRORS), explain]
 }
 
 /// The operations of the server, where `default` is the model that it asks.
@@ -49,9 +61,47 @@ pub(super) fn group(default: Option<&ModelReference<'_>>) -> Group {
     let models = object(&[("models", names)]);
     let mut operations =
         vec![operation("v1.models".to_owned(), "/v1/models".to_owned(), "The models' names", models, &[405, 503])];
-    operations.extend(default.map(invocations));
-    let description = "What KServe V1, MLflow and SageMaker ask of a server.";
+    for (id, path) in [("ping", "/ping"), ("health", "/health")] {
+        let mut ping =
+            operation(id.to_owned(), path.to_owned(), "Whether the server answers predictions", json!({}), &[405, 503]);
+        ping.answer = plain("Nothing: it does.", "", json!({}));
+        operations.push(ping);
+    }
+    let mut version =
+        operation("version".to_owned(), "/version".to_owned(), "The server's version", text(), &[405, 503]);
+    version.answer = plain("The server's version.", "text/plain", text());
+    operations.push(version);
+    operations.push(swagger());
+    operations.extend(default.map(|model| invocations(model, "invocations", "/invocations")));
+    operations.extend(default.map(|model| invocations(model, "score", "/score")));
+    let description = "What KServe V1, MLflow, SageMaker and Azure Machine Learning ask of a server.";
     Group { name: "platforms".to_owned(), description: description.to_owned(), operations }
+}
+
+fn plain(description: &str, kind: &'static str, schema: Value) -> Option<Answer> {
+    Some(Answer { description: description.to_owned(), kind, schema, example: None })
+}
+
+fn swagger() -> Operation {
+    let document = object(&[("info", json!({"type": "object"})), ("paths", json!({"type": "object"}))]);
+    let path = "/swagger.json".to_owned();
+    let summary = "What Azure Machine Learning may ask of the default model";
+    let mut swagger = operation("swagger".to_owned(), path, summary, document, READ_ERRORS);
+    swagger.parameters = vec![Parameter {
+        name: "version".to_owned(),
+        description: "2 for Swagger 2.0, which is given without it, or 3 for OpenAPI 3.0.".to_owned(),
+        required: false,
+        schema: json!({"type": "string", "enum": ["2", "3"]}),
+        example: None,
+    }];
+    swagger.examples.push(Example {
+        title: "as OpenAPI 3.0".to_owned(),
+        query: vec![("version".to_owned(), "3".to_owned())],
+        body: None,
+        status: 200,
+        answer: vec![("openapi", "3.0.3".into())],
+    });
+    swagger
 }
 
 /// What is known of an answer whose rows are of these classes.
@@ -62,10 +112,10 @@ fn known(classes: Option<Value>) -> Vec<(&'static str, Value)> {
 fn predictions(known: &[(&'static str, Value)]) -> Answer {
     let schema = object(&[("predictions", json!({"type": "array"}))]);
     let example = known.first().map(|(key, value)| json!({ *key: value }));
-    Answer { description: "The predictions.".to_owned(), schema, example }
+    Answer { description: "The predictions.".to_owned(), kind: JSON, schema, example }
 }
 
-fn invocations(model: &ModelReference<'_>) -> Operation {
+fn invocations(model: &ModelReference<'_>, id: &str, path: &str) -> Operation {
     let spec = model.spec();
     let rows = golden_rows(spec);
     let records: Vec<Value> = rows.iter().map(|row| schema::record(spec, row)).collect();
@@ -85,20 +135,34 @@ fn invocations(model: &ModelReference<'_>) -> Operation {
         object(&[("dataframe_records", list())]),
         object(&[("instances", list())]),
         object(&[("inputs", json!({}))]),
+        object(&[("input_data", object(&[("data", list())]))]),
     ]});
+    let by_column: serde_json::Map<String, Value> = spec
+        .input
+        .features
+        .iter()
+        .enumerate()
+        .map(|(at, feature)| (feature.name.clone(), lists.iter().map(|row| row[at].clone()).collect()))
+        .collect();
     Operation {
-        id: "invocations".to_owned(),
+        id: id.to_owned(),
         method: "POST",
-        path: "/invocations".to_owned(),
-        summary: format!("Predictions by {}, for MLflow's and SageMaker's clients", model.name),
+        path: path.to_owned(),
+        summary: format!(
+            "Predictions by {}, for the clients of MLflow, SageMaker and Azure Machine Learning",
+            model.name
+        ),
         description: "Reads data frames as MLflow writes them; also CSV.".to_owned(),
         parameters: Vec::new(),
         bodies: vec![(JSON, request)],
-        answer: predictions(&known),
+        answer: Some(predictions(&known)),
         errors: POST_ERRORS,
+        unready: None,
         examples: vec![
             example("a data frame, split", json!({"dataframe_split": {"columns": columns, "data": lists}})),
             example("a data frame's records", json!({"dataframe_records": records})),
+            example("inputs by column", json!({"inputs": by_column})),
+            example("input data", json!({"input_data": {"columns": columns, "data": lists}})),
         ],
     }
 }

@@ -16,7 +16,7 @@ const GET_ERRORS: &[u16] = &[404, 405, 422, 500, 503, 504];
 const POST_ERRORS: &[u16] = &[400, 404, 405, 408, 413, 415, 422, 500, 503, 504];
 
 /// The group of `model`.
-pub(super) fn group(model: &ModelReference<'_>, limits: &RequestLimits) -> Group {
+pub(super) fn group(model: &ModelReference<'_>, limits: &RequestLimits, may_order: bool) -> Group {
     let spec = model.spec();
     let name = model.name;
     let mut description = format!("{} Version {} answers.", spec.description, spec.version);
@@ -33,7 +33,7 @@ pub(super) fn group(model: &ModelReference<'_>, limits: &RequestLimits) -> Group
         operations.push(get(model, "/predict", &rows));
         operations.push(post(model, limits, "/predict", &rows));
     }
-    operations.extend(v2::model(model));
+    operations.extend(v2::model(model, may_order));
     operations.extend(platforms::model(model, limits));
     Group { name: name.to_string(), description, operations }
 }
@@ -83,13 +83,14 @@ fn answer(model: &ModelReference<'_>, rows: &[&GoldenRow]) -> Answer {
     }
     Answer {
         description: "The predictions.".to_owned(),
+        kind: JSON,
         schema: reference(model, "Answer"),
         example: (!rows.is_empty()).then_some(example),
     }
 }
 
 /// A reference to one of the schemas that [`super::openapi`] keeps for each model.
-fn reference(model: &ModelReference<'_>, what: &str) -> Value {
+pub(super) fn reference(model: &ModelReference<'_>, what: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{}.{what}", model.name)})
 }
 
@@ -198,8 +199,9 @@ fn get(model: &ModelReference<'_>, path: &str, rows: &[&GoldenRow]) -> Operation
         description: "For a browser's address bar and for HTML forms: a parameter per feature.".to_owned(),
         parameters,
         bodies: Vec::new(),
-        answer: answer(model, first),
+        answer: Some(answer(model, first)),
         errors: GET_ERRORS,
+        unready: None,
         examples: vec![right, wrong],
     }
 }
@@ -249,8 +251,9 @@ fn post(model: &ModelReference<'_>, limits: &RequestLimits, path: &str, rows: &[
             (CSV, table_of(model, limits)),
             (FORM, reference(model, "Record")),
         ],
-        answer: answer(model, rows),
+        answer: Some(answer(model, rows)),
         errors: POST_ERRORS,
+        unready: None,
         examples,
     }
 }

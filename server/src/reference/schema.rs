@@ -66,11 +66,19 @@ pub(super) fn feature(feature: &Feature) -> Value {
     schema
 }
 
+/// A card's text as a sentence that others may follow.
+pub(crate) fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.is_empty() || text.ends_with(['.', '!', '?', '…']) { text.to_owned() } else { format!("{text}.") }
+}
+
 /// What a feature means, and which values training saw.
 pub(super) fn feature_description(feature: &Feature) -> String {
     let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
     match &feature.domain {
-        Domain::Number { min, max } => format!("{} Training saw {min} to {max}{unit}.", feature.description),
+        Domain::Number { min, max } => {
+            format!("{} Training saw {min} to {max}{unit}.", sentence(&feature.description))
+        }
         Domain::Category(_) | Domain::Text | Domain::Truth => feature.description.clone(),
     }
 }
@@ -181,6 +189,15 @@ fn output_row(output: &OutputTensor) -> Value {
     }
     let list = |items, size: &usize| json!({"type": "array", "items": items, "minItems": size, "maxItems": size});
     output.shape.iter().rev().fold(one, list)
+}
+
+/// The same in the words of older schemas.
+pub(super) fn plain_error() -> Value {
+    json!({
+        "type": "object",
+        "properties": {"error": {"type": "string"}, "code": {"type": "string"}, "request_id": {"type": "string"}},
+        "required": ["error", "code"],
+    })
 }
 
 /// The schema of every answer that is not the one asked for.

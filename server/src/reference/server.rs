@@ -57,6 +57,13 @@ pub(super) fn group(catalog: &Catalog) -> Group {
             answer: vec![("code", "unknown_model".into())],
         });
     }
+    let alive = json!({"type": "object", "properties": {"status": {"const": "alive"}}, "required": ["status"]});
+    documents.push(operation("alive", "/", "Whether the server lives", "A browser gets the page instead.", alive));
+    let mut docs = operation("docs", "/docs", "This interface, as a page", "With requests to try.", name("HTML."));
+    if let Some(answer) = &mut docs.answer {
+        answer.kind = "text/html";
+    }
+    documents.push(docs);
     Group {
         name: "server".to_owned(),
         description: "What the server says of itself.".to_owned(),
@@ -73,8 +80,9 @@ fn operation(id: &str, path: &str, summary: &str, description: &str, schema: Val
         description: description.to_owned(),
         parameters: Vec::new(),
         bodies: Vec::new(),
-        answer: Answer { description: format!("{summary}."), schema, example: None },
+        answer: Some(Answer { description: format!("{summary}."), kind: "application/json", schema, example: None }),
         errors: ERRORS,
+        unready: None,
         examples: vec![Example {
             title: "as it is".to_owned(),
             query: Vec::new(),

@@ -41,7 +41,7 @@ fn many(count: usize) -> Catalog {
 #[test]
 fn every_example_of_a_prediction_is_a_golden_row() {
     let catalog = shipped();
-    let reference = Reference::of(&catalog, &LIMITS, None);
+    let reference = Reference::of(&catalog, &LIMITS, false, None);
     let mut answered = 0;
     for model in &reference.models {
         let spec = model.spec();
@@ -80,7 +80,7 @@ fn every_example_of_a_prediction_is_a_golden_row() {
 #[test]
 fn the_document_names_each_models_features_units_ranges_and_classes() {
     let catalog = shipped();
-    let document = Reference::of(&catalog, &LIMITS, None).openapi();
+    let document = Reference::of(&catalog, &LIMITS, false, None).openapi();
     assert_eq!(document["openapi"], "3.1.0");
     let schemas = &document["components"]["schemas"];
     let length = &schemas["iris.Record"]["properties"]["sepal length (cm)"];
@@ -109,7 +109,7 @@ fn every_reference_points_at_something_and_every_operation_has_an_id_of_its_own(
         }
     }
     let catalog = many(5);
-    let reference = Reference::of(&catalog, &LIMITS, None);
+    let reference = Reference::of(&catalog, &LIMITS, false, None);
     let document = reference.openapi();
     let mut found = Vec::new();
     references(&document, &mut found);
@@ -125,22 +125,25 @@ fn every_reference_points_at_something_and_every_operation_has_an_id_of_its_own(
 #[test]
 fn many_models_are_described_within_bounds_and_each_alone() {
     let catalog = many(200);
-    let whole = Reference::of(&catalog, &LIMITS, None);
+    let whole = Reference::of(&catalog, &LIMITS, false, None);
     assert_eq!((whole.models.len(), whole.left_out.len()), (MODELS_MAX, 202 - MODELS_MAX));
     assert!(whole.models.iter().any(|model| model.is_default), "the default model is always described");
     let left_out = whole.left_out.last().copied().unwrap();
     let document = whole.openapi();
     assert!(document["info"]["description"].as_str().unwrap().contains(left_out.as_str()));
     assert!(text(&document).len() < 4 << 20, "{} bytes", text(&document).len());
-    let alone = Reference::of(&catalog, &LIMITS, Some(left_out));
+    let alone = Reference::of(&catalog, &LIMITS, false, Some(left_out));
     assert_eq!((alone.models.len(), alone.left_out.len()), (1, 0));
     assert!(alone.openapi()["paths"][format!("/models/{left_out}/predict")].is_object());
 }
 
 #[test]
 fn an_empty_catalog_has_an_account_too() {
-    let document = Reference::of(&Catalog::default(), &LIMITS, None).openapi();
-    assert_eq!(document["paths"].as_object().unwrap().len(), 9);
+    let document = Reference::of(&Catalog::default(), &LIMITS, false, None).openapi();
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert!(paths.iter().all(|path| !path.contains("predict")), "{paths:?}");
+    let swagger = Reference::of(&Catalog::default(), &LIMITS, false, None).swagger(2);
+    assert_eq!(swagger["definitions"]["ServiceInput"]["example"], json!({}));
 }
 
 #[test]
@@ -156,9 +159,102 @@ fn a_version_that_takes_other_features_is_named_and_not_offered() {
         }
         iris.versions.insert(loaded.spec.version.clone(), Arc::new(loaded));
     }
-    let document = Reference::of(&catalog, &LIMITS, None).openapi();
+    let document = Reference::of(&catalog, &LIMITS, false, None).openapi();
     let versions = &document["paths"]["/predict"]["get"]["parameters"][0]["schema"]["enum"];
     assert_eq!(*versions, json!(["1.1.0", "1.2.0"]));
     let tag = document["tags"].as_array().unwrap().iter().find(|tag| tag["name"] == "iris").unwrap();
     assert!(tag["description"].as_str().unwrap().contains("2.0.0"), "{tag}");
+}
+
+/// The source of the router, whose patterns are held against the account.
+const ROUTER: &str = include_str!("../api/route.rs");
+
+/// The paths that a function of the router has patterns for: its alternatives written out, each name as `*`.
+fn patterns(function: &str) -> Vec<String> {
+    let (_, body) = ROUTER.split_once(&format!("fn {function}")).unwrap();
+    let body = body.split("\n}\n").next().unwrap();
+    let mut paths = Vec::new();
+    for pattern in body.lines().filter_map(|line| line.trim().strip_prefix('[')?.split_once("] =>")) {
+        let mut found = vec![String::new()];
+        // Where any segments may stand, none has to.
+        for segment in pattern.0.split(", ").filter(|segment| !matches!(*segment, "" | "..")) {
+            let names: Vec<&str> = match segment {
+                "rest @ .." => vec!["…"],
+                literal if literal.starts_with('"') => {
+                    literal.split(" | ").map(|name| name.trim_matches('"')).collect()
+                }
+                _ => vec!["*"],
+            };
+            found = found.iter().flat_map(|path| names.iter().map(move |name| format!("{path}/{name}"))).collect();
+        }
+        paths.extend(found);
+    }
+    assert!(!paths.is_empty(), "{function}");
+    paths
+}
+
+/// Every path that the router knows.
+fn routed() -> Vec<String> {
+    let continued = |paths: Vec<String>, function: &str| -> Vec<String> {
+        let ends = patterns(function);
+        let whole = |path: String| match path.strip_suffix("/…") {
+            Some(start) => ends.iter().map(|end| format!("{start}{end}")).collect(),
+            None => vec![path],
+        };
+        paths.into_iter().flat_map(whole).collect()
+    };
+    let v2 = continued(patterns("v2<"), "v2_model");
+    let mut paths = Vec::new();
+    for path in patterns("route(") {
+        match path.strip_suffix("/…") {
+            Some(start) => paths.extend(v2.iter().map(|end| format!("{start}{end}"))),
+            None => paths.push(path),
+        }
+    }
+    // The verbs behind a colon.
+    let verbs = ROUTER.lines().filter_map(|line| line.trim().strip_prefix("Some((model, \"")?.split_once("\")) =>"));
+    let verbs: Vec<String> = verbs.map(|(verb, _)| format!("/v1/models/*:{verb}")).collect();
+    assert_eq!(verbs.len(), 2);
+    paths.into_iter().chain(verbs).collect()
+}
+
+#[test]
+fn every_path_that_the_router_knows_is_in_the_account() {
+    let catalog = shipped();
+    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let document = reference.openapi();
+    let documented: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let fits = |pattern: &str, path: &str| {
+        let names = |(pattern, name): (&str, &str)| match pattern.strip_prefix('*') {
+            Some("") => !name.contains(':'),
+            Some(verb) => name.ends_with(verb),
+            None => pattern == name,
+        };
+        pattern.split('/').count() == path.split('/').count() && pattern.split('/').zip(path.split('/')).all(names)
+    };
+    // The page's own files are no interface.
+    let routed: Vec<String> = routed().into_iter().filter(|pattern| pattern != "/*").collect();
+    assert!(routed.len() > 40, "{routed:?}");
+    for pattern in &routed {
+        assert!(documented.iter().any(|path| fits(pattern, path)), "{pattern} is answered and not described");
+    }
+    for path in documented {
+        assert!(routed.iter().any(|pattern| fits(pattern, path)), "{path} is described and not answered");
+    }
+    // Each is in the Postman collection by an example, or more.
+    for operation in reference.groups.iter().flat_map(|group| &group.operations) {
+        assert!(!operation.examples.is_empty(), "{} {}", operation.method, operation.path);
+    }
+}
+
+#[test]
+fn azure_is_told_of_the_default_model_in_both_its_versions() {
+    let catalog = shipped();
+    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let [two, three] = [2, 3].map(|version| reference.swagger(version));
+    assert_eq!((&two["swagger"], &three["openapi"]), (&json!("2.0"), &json!("3.0.3")));
+    let example = &two["definitions"]["ServiceInput"]["example"]["input_data"];
+    assert_eq!(example["columns"].as_array().unwrap().len(), 4);
+    assert_eq!(*example, three["components"]["schemas"]["ServiceInput"]["example"]["input_data"]);
+    assert_eq!(two["paths"]["/score"]["post"]["operationId"], "RunMLService");
 }

@@ -3,7 +3,7 @@
 use mainstay_models::spec::{Feature, GoldenRow, Value as Known};
 use serde_json::{Value, json};
 
-use super::predict::golden_rows;
+use super::predict::{golden_rows, reference};
 use super::{Answer, Example, Group, ModelReference, Operation, schema};
 use crate::wire::oip::TensorMetadata;
 
@@ -11,13 +11,33 @@ const JSON: &str = "application/json";
 
 const READ_ERRORS: &[u16] = &[404, 405, 503];
 const INFER_ERRORS: &[u16] = &[400, 404, 405, 408, 413, 415, 500, 503, 504];
+const INDEX_ERRORS: &[u16] = &[400, 405, 408, 413, 415, 503];
+const ORDER_ERRORS: &[u16] = &[400, 403, 404, 405, 408, 413, 415, 503, 504];
 
-/// The operations of one model.
-pub(super) fn model(model: &ModelReference<'_>) -> Vec<Operation> {
+/// The operations of one model; `may_order` says whether requests may load and unload it.
+pub(super) fn model(model: &ModelReference<'_>, may_order: bool) -> Vec<Operation> {
     let name = model.name;
-    let read = |id: &str, path: &str, summary: &str, schema: Value| {
-        operation(format!("v2.{id}.{name}"), format!("/v2/models/{name}{path}"), summary, schema, READ_ERRORS)
-    };
+    let versioned = format!("/versions/{}", model.spec().version);
+    let mut operations = Vec::new();
+    for (id, under) in [("", ""), ("version-", versioned.as_str())] {
+        let path = |path: &str| format!("/v2/models/{name}{under}{path}");
+        let id = |what: &str| format!("v2.{id}{what}.{name}");
+        let read = |what: &str, end: &str, summary: &str, schema: Value| {
+            operation(id(what), path(end), summary, schema, READ_ERRORS)
+        };
+        operations.push(infer(model, id("infer"), path("/infer")));
+        operations.push(read("metadata", "", "What goes in and what comes out, as tensors", metadata(model)));
+        operations.push(read("ready", "/ready", "Whether it answers", object(&[("name", text()), ("ready", truth())])));
+        operations.push(read("config", "/config", "Its configuration, as Triton's clients read it", config(model)));
+        operations.push(read("stats", "/stats", "What has been counted of it", statistics()));
+        operations.extend(settings(&id("trace"), path("/trace/setting"), "trace", trace()));
+    }
+    // In this order, so that who tries both has it loaded in the end.
+    operations.extend(["unload", "load"].map(|verb| order(model, verb, may_order)));
+    operations
+}
+
+fn metadata(model: &ModelReference<'_>) -> Value {
     let tensors = json!({"type": "array", "items": {
         "type": "object",
         "properties": {
@@ -27,27 +47,77 @@ pub(super) fn model(model: &ModelReference<'_>) -> Vec<Operation> {
         },
         "required": ["name", "datatype", "shape"],
     }});
-    let metadata = object(&[
-        ("name", json!({"const": name.as_str()})),
+    object(&[
+        ("name", json!({"const": model.name.as_str()})),
         ("versions", json!({"type": "array", "items": {"type": "string"}})),
-        ("platform", json!({"type": "string"})),
+        ("platform", text()),
         ("inputs", tensors.clone()),
         ("outputs", tensors),
-    ]);
-    let list = || json!({"type": "array", "items": {"type": "object"}});
-    let config = object(&[
-        ("name", json!({"const": name.as_str()})),
+    ])
+}
+
+fn config(model: &ModelReference<'_>) -> Value {
+    object(&[
+        ("name", json!({"const": model.name.as_str()})),
         ("max_batch_size", json!({"type": "integer"})),
         ("input", list()),
         ("output", list()),
-    ]);
-    vec![
-        infer(model),
-        read("metadata", "", "What goes in and what comes out, as tensors", metadata),
-        read("ready", "/ready", "Whether it answers", object(&[("name", text()), ("ready", truth())])),
-        read("config", "/config", "Its configuration, as Triton's clients read it", config),
-        read("stats", "/stats", "What has been counted of it", object(&[("model_stats", list())])),
-    ]
+    ])
+}
+
+fn statistics() -> Value {
+    object(&[("model_stats", list())])
+}
+
+fn trace() -> Value {
+    object(&[
+        ("trace_level", json!({"type": "array", "items": text()})),
+        ("trace_rate", text()),
+        ("trace_count", text()),
+    ])
+}
+
+fn list() -> Value {
+    json!({"type": "array", "items": {"type": "object"}})
+}
+
+/// Settings, which are shown and not changed.
+fn settings(id: &str, path: String, what: &str, schema: Value) -> [Operation; 2] {
+    let change = Operation {
+        // Refused whatever it is.
+        bodies: vec![(JSON, json!({}))],
+        ..refused("POST", format!("{id}.change"), path.clone(), "Changes them, which is refused", (403, "read_only"))
+    };
+    [operation(id.to_owned(), path, &format!("The {what} settings"), schema, READ_ERRORS), change]
+}
+
+/// An order to load or to unload a model.
+fn order(model: &ModelReference<'_>, verb: &str, may_order: bool) -> Operation {
+    let name = model.name;
+    let answer: Vec<(&'static str, Value)> =
+        if may_order { vec![("name", name.as_str().into())] } else { vec![("code", "git_decides".into())] };
+    let options = json!({"type": "object", "properties": {"parameters": {"type": "object"}}});
+    let done = object(&[("name", json!({"const": name.as_str()}))]);
+    let summary = if verb == "load" { "Loads it anew, as a commit asks for it" } else { "Takes it out of service" };
+    Operation {
+        id: format!("v2.{verb}.{name}"),
+        method: "POST",
+        path: format!("/v2/repository/models/{name}/{verb}"),
+        summary: summary.to_owned(),
+        description: "Refused unless the server's operator lets requests load and unload models.".to_owned(),
+        parameters: Vec::new(),
+        bodies: vec![(JSON, if may_order { options } else { json!({}) })],
+        answer: Some(Answer { description: "It is done.".to_owned(), kind: JSON, schema: done, example: None }),
+        errors: ORDER_ERRORS,
+        unready: None,
+        examples: vec![Example {
+            title: "as it is".to_owned(),
+            query: Vec::new(),
+            body: None,
+            status: if may_order { 200 } else { 403 },
+            answer,
+        }],
+    }
 }
 
 /// The operations of the server.
@@ -55,20 +125,60 @@ pub(super) fn group() -> Group {
     let read = |id: &str, path: &str, summary: &str, schema: Value| {
         operation(format!("v2.{id}"), format!("/v2{path}"), summary, schema, &[405, 503])
     };
-    let list = || json!({"type": "array", "items": {"type": "object"}});
     let names = json!({"type": "array", "items": {"type": "string"}});
     let health = || object(&[("live", truth()), ("ready", truth())]);
     let server = object(&[("name", text()), ("version", text()), ("extensions", names.clone())]);
-    let operations = vec![
+    let logging =
+        object(&[("log_file", text()), ("log_info", truth()), ("log_warning", truth()), ("log_error", truth())]);
+    let mut ready = read("ready", "/health/ready", "Whether it answers predictions", health());
+    ready.unready = Some((503, health()));
+    let mut operations = vec![
         read("live", "/health/live", "Whether the server lives", health()),
-        read("ready", "/health/ready", "Whether it answers predictions", health()),
+        ready,
         read("server", "", "What the server is", server),
         read("models", "/models", "The models' names", object(&[("models", names)])),
-        read("stats", "/models/stats", "What has been counted of all models", object(&[("model_stats", list())])),
+        read("stats", "/models/stats", "What has been counted of all models", statistics()),
+        repository_index(),
     ];
+    operations.extend(settings("v2.trace", "/v2/trace/setting".to_owned(), "trace", trace()));
+    operations.extend(settings("v2.logging", "/v2/logging".to_owned(), "log", logging));
+    for memory in ["systemsharedmemory", "cudasharedmemory"] {
+        let summary = "Tensors in shared memory, which are not read here";
+        for (method, what, path) in [
+            ("GET", "status", "status"),
+            ("POST", "register", "region/inputs/register"),
+            ("POST", "unregister", "unregister"),
+        ] {
+            let (id, path) = (format!("v2.{memory}.{what}"), format!("/v2/{memory}/{path}"));
+            operations.push(refused(method, id, path, summary, (501, "shared_memory")));
+        }
+    }
     let description = "The Open Inference Protocol, as clients of Triton and KServe speak it. Each model has its \
                        operations in its own topic.";
     Group { name: "v2".to_owned(), description: description.to_owned(), operations }
+}
+
+fn repository_index() -> Operation {
+    let entry = object(&[
+        ("name", text()),
+        ("version", text()),
+        ("state", json!({"enum": ["READY", "LOADING", "UNAVAILABLE"]})),
+        ("reason", text()),
+    ]);
+    let summary = "Every version of every model";
+    let schema = json!({"type": "array", "items": entry});
+    let ready = json!({"type": "boolean", "description": "Whether only what is ready is wanted."});
+    let mut index = operation("v2.index".to_owned(), "/v2/repository/index".to_owned(), summary, schema, INDEX_ERRORS);
+    index.method = "POST";
+    index.bodies = vec![(JSON, json!({"type": "object", "properties": {"ready": ready}}))];
+    index.examples.push(Example {
+        title: "what is ready".to_owned(),
+        query: Vec::new(),
+        body: Some((JSON, json!({"ready": true}).to_string())),
+        status: 200,
+        answer: Vec::new(),
+    });
+    index
 }
 
 /// The schema of a text.
@@ -101,10 +211,29 @@ pub(super) fn operation(id: String, path: String, summary: &str, schema: Value, 
         description: String::new(),
         parameters: Vec::new(),
         bodies: Vec::new(),
-        answer: Answer { description: format!("{summary}."), schema, example: None },
+        answer: Some(Answer { description: format!("{summary}."), kind: JSON, schema, example: None }),
         errors,
+        unready: None,
         examples: vec![example],
     }
+}
+
+/// An operation that is always refused, with a status and a code.
+pub(super) fn refused(
+    method: &'static str,
+    id: String,
+    path: String,
+    summary: &str,
+    (status, code): (u16, &str),
+) -> Operation {
+    let errors = if status == 501 { &[405, 501, 503][..] } else { &[403, 405, 503] };
+    let mut operation = operation(id, path, summary, json!({}), errors);
+    operation.method = method;
+    operation.answer = None;
+    for example in &mut operation.examples {
+        (example.status, example.answer) = (status, vec![("code", code.into())]);
+    }
+    operation
 }
 
 /// A value as the model gets it: a category by its place.
@@ -116,37 +245,24 @@ fn encoded(feature: &Feature, known: &Known) -> Value {
     place.unwrap_or_else(|| schema::value(known))
 }
 
-fn infer(model: &ModelReference<'_>) -> Operation {
-    let spec = model.spec();
-    let name = model.name;
-    let path = format!("/v2/models/{name}/infer");
-    let rows = golden_rows(spec);
+fn shaped(tensor: &TensorMetadata, shape: Value, data: Value) -> Value {
+    object(&[
+        ("name", json!({"const": tensor.name})),
+        ("datatype", json!({"const": tensor.datatype.name()})),
+        ("shape", shape),
+        ("data", data),
+    ])
+}
+
+/// The schema of a request for a prediction.
+pub(super) fn infer_request(model: &ModelReference<'_>) -> Value {
     let metadata = model.version.signature.metadata();
-    let tensor = |tensor: &TensorMetadata| {
-        object(&[
-            ("name", json!({"const": tensor.name})),
-            ("datatype", json!({"const": tensor.datatype.name()})),
-            ("shape", json!({"type": "array", "items": {"type": "integer"}})),
-            ("data", json!({"type": "array"})),
-        ])
-    };
-    let answer = object(&[
-        ("model_name", json!({"const": name.as_str()})),
-        ("model_version", text()),
-        (
-            "outputs",
-            json!({"type": "array", "items": {"anyOf": metadata.outputs.iter().map(tensor).collect::<Vec<_>>()}}),
-        ),
-    ]);
     let input = |tensor: &TensorMetadata| {
         let data = json!({"type": "array", "description": "Row by row, flat or nested: as many as the shape says."});
-        let shape = json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": tensor.shape.len(), "maxItems": tensor.shape.len()});
-        object(&[
-            ("name", json!({"const": tensor.name})),
-            ("datatype", json!({"const": tensor.datatype.name()})),
-            ("shape", shape),
-            ("data", data),
-        ])
+        let size = tensor.shape.len();
+        let shape =
+            json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": size, "maxItems": size});
+        shaped(tensor, shape, data)
     };
     let count = metadata.inputs.len();
     let inputs = json!({
@@ -157,6 +273,26 @@ fn infer(model: &ModelReference<'_>) -> Operation {
     });
     let mut request = object(&[("inputs", inputs)]);
     request["properties"]["id"] = json!({"type": "string", "description": "Given back."});
+    request
+}
+
+/// The schema of its answer.
+pub(super) fn infer_answer(model: &ModelReference<'_>) -> Value {
+    let sizes = json!({"type": "array", "items": {"type": "integer"}});
+    let output = |tensor: &TensorMetadata| shaped(tensor, sizes.clone(), json!({"type": "array"}));
+    let outputs = &model.version.signature.metadata().outputs;
+    object(&[
+        ("model_name", json!({"const": model.name.as_str()})),
+        ("model_version", text()),
+        ("outputs", json!({"type": "array", "items": {"anyOf": outputs.iter().map(output).collect::<Vec<_>>()}})),
+    ])
+}
+
+fn infer(model: &ModelReference<'_>, id: String, path: String) -> Operation {
+    let spec = model.spec();
+    let name = model.name;
+    let rows = golden_rows(spec);
+    let metadata = model.version.signature.metadata();
     let mut examples = Vec::new();
     if let ([input], Some(_)) = (&metadata.inputs[..], spec.input.matrix()) {
         let encoded = |row: &&GoldenRow| -> Vec<Value> {
@@ -186,15 +322,21 @@ fn infer(model: &ModelReference<'_>) -> Operation {
         answer: vec![("code", "invalid_request".into())],
     });
     Operation {
-        id: format!("v2.infer.{name}"),
+        id,
         method: "POST",
         path,
         summary: format!("Predictions by {name}, as tensors"),
         description: "The Open Inference Protocol. Tensors may also be binary, and bodies compressed.".to_owned(),
         parameters: Vec::new(),
-        bodies: vec![(JSON, request)],
-        answer: Answer { description: "The predictions, as tensors.".to_owned(), schema: answer, example: None },
+        bodies: vec![(JSON, reference(model, "InferRequest"))],
+        answer: Some(Answer {
+            description: "The predictions, as tensors.".to_owned(),
+            kind: JSON,
+            schema: reference(model, "InferAnswer"),
+            example: None,
+        }),
         errors: INFER_ERRORS,
+        unready: None,
         examples,
     }
 }
