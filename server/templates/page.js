@@ -60,8 +60,8 @@ class Trial {
     return url.href;
   }
 
-  /** The record as JSON; an empty field is left out. */
-  body() {
+  /** The record as JSON, or with other names for the truth values as Python; an empty field is left out. */
+  body(truths = { true: "true", false: "false" }) {
     const record = [];
     for (const field of this.fields) {
       const isNumber = field.type === "number";
@@ -70,7 +70,7 @@ class Trial {
       let value = JSON.stringify(isNumber ? field.valueAsNumber : field.value);
       // As it stands: a number here would round what is above 2^53.
       if (field.dataset.kind === "integer" && /^-?\d+$/.test(field.value)) value = BigInt(field.value).toString();
-      if (field.dataset.kind === "truth") value = field.value;
+      if (field.dataset.kind === "truth") value = truths[field.value];
       record.push(`${JSON.stringify(field.dataset.feature)}:${value}`);
     }
     return `[{${record.join(",")}}]`;
@@ -85,7 +85,9 @@ class Trial {
     }
     const url = new URL(this.url());
     const values = { url: url.href, records: this.body(), row: this.row(), version: this.picker?.value ?? "" };
+    values.python = this.body({ true: "True", false: "False" });
     // tritonclient wants neither the scheme nor a slash at the end.
+    for (const field of this.fields) values[`tensor${field.dataset.tensor}`] ??= this.tensor(field.dataset.tensor);
     values.host = `${url.host}${new URL(".", document.baseURI).pathname}`.replace(/\/$/, "");
     const styles = { sh: quoted, json: JSON.stringify };
     const filled = (slot, name, style) => (name in values ? (styles[style] ?? String)(values[name]) : slot);
@@ -98,6 +100,19 @@ class Trial {
   row() {
     const value = (field) => (field.type === "number" ? field.value || (field.dataset.default ?? "0") : field.selectedIndex);
     return `[${this.fields.map(value).join(", ")}]`;
+  }
+
+  /** What goes to one of several inputs, as Python writes it. */
+  tensor(place) {
+    const cell = (field) => {
+      const { kind } = field.dataset;
+      const value = field.value === "" ? (field.dataset.default ?? "") : field.value;
+      if (kind === "truth") return value === "true" ? "True" : "False";
+      if (kind === "category") return field.selectedIndex;
+      if (kind === "name" || kind === "text") return JSON.stringify(value);
+      return value === "" ? "0" : value;
+    };
+    return `[${this.fields.filter((field) => field.dataset.tensor === place).map(cell).join(", ")}]`;
   }
 
   beside(field, className) {

@@ -3,18 +3,18 @@
 //! A call is a template with slots, filled here with the example of each feature. The page's script fills it again with
 //! what stands in the form, so that there is one template of each.
 
-use mainstay_models::ModelName;
-use mainstay_models::spec::Output;
-use serde_json::{Map, Value};
+use mainstay_models::spec::{Dtype, Feature, InputTensor, Output, Value as Known};
+use mainstay_models::{ModelName, ModelSpec};
+use serde_json::Value;
 
-use super::view::{FormView, encoded};
+use super::view::{FieldView, FormView, encoded};
 
 const CURL: &str = "curl {{url|sh}} \\\n  -H 'content-type: application/json' \\\n  -d {{records|sh}}";
 
 const REQUESTS: &str = "\
 import requests
 
-answer = requests.post({{url|json}}, json={{records}}, timeout=30)
+answer = requests.post({{url|json}}, json={{python}}, timeout=30)
 answer.raise_for_status()
 print(answer.json())";
 
@@ -25,6 +25,15 @@ const JAVASCRIPT: &str = r#"const answer = await fetch({{url|json}}, {
 });
 if (!answer.ok) throw new Error(await answer.text());
 console.log(await answer.json());"#;
+
+/// The same for a model of integers that no number of JavaScript's holds: the body is a text, and so is the answer.
+const JAVASCRIPT_EXACT: &str = r#"const answer = await fetch({{url|json}}, {
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: {{records|json}},
+});
+if (!answer.ok) throw new Error(await answer.text());
+console.log(await answer.text());"#;
 
 /// A call in one language.
 pub(super) struct Call {
@@ -45,35 +54,42 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
     let url = format!("{base_url}/models/{name}/predict{query}");
     let host = base_url.trim_start_matches("http://");
     let spec = &form.versions[0].spec;
-    let record: Map<String, Value> =
-        form.fields.iter().map(|field| (field.feature.name.clone(), field.value())).collect();
-    let records = Value::from(vec![Value::Object(record)]);
+    // In the form's order, as the page's script writes it.
+    let records = |value: fn(&Value) -> String| {
+        let field = |field: &FieldView<'_>| format!("{}:{}", json(&field.feature.name), value(&field.value()));
+        format!("[{{{}}}]", form.fields.iter().map(field).collect::<Vec<_>>().join(","))
+    };
+    let (records, python) = (records(Value::to_string), records(literal));
     let row: Vec<String> = spec.input.features.iter().map(|feature| encoded(feature, &feature.example)).collect();
     let row = format!("[{}]", row.join(", "));
     let slot = |slot: &str| match slot {
         "url|sh" => quoted(&url),
         "url|json" => json(&url),
-        "records|sh" => quoted(&records.to_string()),
-        "records" => records.to_string(),
+        "records|sh" => quoted(&records),
+        "records|json" => json(&records),
+        "records" => records.clone(),
+        "python" => python.clone(),
         "row" => row.clone(),
         "host|json" => json(host),
         "version|json" => json(&version),
-        _ => String::new(),
+        slot => {
+            let place = slot.strip_prefix("tensor").and_then(|place| place.parse().ok());
+            let tensor = place.and_then(|place: usize| spec.input.tensors.get(place));
+            tensor.map(|tensor| cells(spec, tensor)).unwrap_or_default()
+        }
     };
+    let is_exact = spec.input.features.iter().any(|feature| matches!(feature.dtype, Dtype::Int64 | Dtype::Uint64));
     let templates = [
-        ("curl", "curl", Some(CURL.to_owned())),
-        ("Python, requests", "requests", Some(REQUESTS.to_owned())),
+        ("curl", "curl", CURL.to_owned()),
+        ("Python, requests", "requests", REQUESTS.to_owned()),
         ("Python, tritonclient", "tritonclient", triton(name.as_str(), spec)),
-        ("JavaScript", "javascript", Some(JAVASCRIPT.to_owned())),
+        ("JavaScript", "javascript", if is_exact { JAVASCRIPT_EXACT } else { JAVASCRIPT }.to_owned()),
     ];
     let call = |(title, id, template): (_, _, String)| Call { title, id, text: fill(&template, slot), template };
-    let shown = templates.into_iter().filter_map(|(title, id, template)| Some((title, id, template?)));
-    shown.map(call).collect()
+    templates.into_iter().map(call).collect()
 }
 
-/// None of a model whose features lie in several tensors: its call is no longer one to copy and change.
-fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> Option<String> {
-    let (input, columns) = (json(spec.input.matrix()?), spec.input.features.len());
+fn triton(name: &str, spec: &ModelSpec) -> String {
     let outputs: Vec<&str> = match &spec.output {
         Output::Classifier(classifier) => {
             vec![classifier.label.tensor.as_str(), classifier.probability.tensor.as_str()]
@@ -81,19 +97,87 @@ fn triton(name: &str, spec: &mainstay_models::ModelSpec) -> Option<String> {
         Output::Tensors(outputs) => outputs.iter().map(|output| output.name.as_str()).collect(),
     };
     let outputs: Vec<String> = outputs.into_iter().map(|name| format!("answer.as_numpy({})", json(name))).collect();
-    Some(format!(
+    let (inputs, asked) = match spec.input.matrix() {
+        Some(input) => (
+            format!(
+                "\
+rows = triton.InferInput({input}, [1, {columns}], \"FP32\")
+rows.set_data_from_numpy(np.array([{{{{row}}}}], dtype=np.float32))",
+                input = json(input),
+                columns = spec.input.features.len(),
+            ),
+            "[rows]",
+        ),
+        None => (inputs(spec), "inputs"),
+    };
+    format!(
         "\
 import numpy as np
 import tritonclient.http as triton
 
 client = triton.InferenceServerClient({{{{host|json}}}})
-rows = triton.InferInput({input}, [1, {columns}], \"FP32\")
-rows.set_data_from_numpy(np.array([{{{{row}}}}], dtype=np.float32))
-answer = client.infer({name}, [rows], model_version={{{{version|json}}}})
+{inputs}
+answer = client.infer({name}, {asked}, model_version={{{{version|json}}}})
 print({outputs})",
         name = json(name),
         outputs = outputs.join(", "),
-    ))
+    )
+}
+
+/// The inputs of a model that takes something else than one float32 tensor.
+fn inputs(spec: &ModelSpec) -> String {
+    let line = |(place, tensor): (usize, &InputTensor)| {
+        let (kind, dtype) = numpy(tensor.dtype);
+        format!("    ({}, \"{kind}\", np.{dtype}, {{{{tensor{place}}}}}),\n", json(&tensor.name))
+    };
+    let lines: String = spec.input.tensors.iter().enumerate().map(line).collect();
+    format!(
+        "\
+inputs = []
+for name, kind, dtype, row in [
+{lines}]:
+    tensor = triton.InferInput(name, [1, len(row)], kind)
+    tensor.set_data_from_numpy(np.array([row], dtype=dtype))
+    inputs.append(tensor)"
+    )
+}
+
+/// A type of elements as the protocol and as numpy call it.
+fn numpy(dtype: Dtype) -> (&'static str, &'static str) {
+    match dtype {
+        Dtype::Bool => ("BOOL", "bool_"),
+        Dtype::Int8 => ("INT8", "int8"),
+        Dtype::Int16 => ("INT16", "int16"),
+        Dtype::Int32 => ("INT32", "int32"),
+        Dtype::Int64 => ("INT64", "int64"),
+        Dtype::Uint8 => ("UINT8", "uint8"),
+        Dtype::Uint16 => ("UINT16", "uint16"),
+        Dtype::Uint32 => ("UINT32", "uint32"),
+        Dtype::Uint64 => ("UINT64", "uint64"),
+        Dtype::Fp32 => ("FP32", "float32"),
+        Dtype::Fp64 => ("FP64", "float64"),
+        Dtype::String => ("BYTES", "object_"),
+    }
+}
+
+/// The examples of the features that go to `tensor`, as a list of Python's.
+fn cells(spec: &ModelSpec, tensor: &InputTensor) -> String {
+    let cell = |feature: &Feature| match &feature.example {
+        Known::Truth(truth) => literal(&Value::Bool(*truth)),
+        Known::Text(text) if feature.dtype == Dtype::String => json(text),
+        example => encoded(feature, example),
+    };
+    let cells: Vec<String> = tensor.columns.iter().map(|&column| cell(&spec.input.features[column])).collect();
+    format!("[{}]", cells.join(", "))
+}
+
+/// A value of a record as Python writes it.
+fn literal(value: &Value) -> String {
+    match value {
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        value => value.to_string(),
+    }
 }
 
 /// `template` with each `{{slot}}` replaced, once: what is put in is not looked at again.

@@ -85,7 +85,7 @@ fn every_shipped_model_is_shown_with_what_an_auditor_asks_for() {
         }
     }
     assert_eq!(page.matches("<span class=\"tag\">default</span>").count(), 2, "in the list and in the section");
-    assert!(page.contains("no release has been given"));
+    assert!(page.contains("No release asks for these models"));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn the_calls_ask_this_server_for_the_forms_example() {
     assert_eq!(calls.len(), 8);
     assert!(calls.iter().all(|(_, text)| !text.contains("{{")), "{calls:?}");
     let records =
-        r#"[{"petal length (cm)":1.4,"petal width (cm)":0.2,"sepal length (cm)":5.1,"sepal width (cm)":3.5}]"#;
+        r#"[{"sepal length (cm)":5.1,"sepal width (cm)":3.5,"petal length (cm)":1.4,"petal width (cm)":0.2}]"#;
     let url = "http://test:5000/models/iris/predict";
     assert_eq!(calls[0].1, format!("curl '{url}' \\\n  -H 'content-type: application/json' \\\n  -d '{records}'"));
     assert!(calls[1].1.contains(&format!("requests.post(\"{url}\", json={records}, timeout=30)")), "{calls:?}");
@@ -159,7 +159,7 @@ fn the_reference_is_shown_without_foreign_markup() {
         classifier.label.classes[0].push_str(MARKUP);
     });
     serve(&mut catalog, Some("1.1.0"), vec![hostile]);
-    let response = docs(&Reference::of(&catalog, &LIMITS, None));
+    let response = docs(&Reference::of(&catalog, &LIMITS, false, None));
     assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; "));
     let page = text(response);
     assert!(page.matches("alert").count() > 5, "the foreign text is shown");
@@ -330,7 +330,7 @@ fn every_file_that_the_page_links_to_is_there_under_a_url_of_its_content() {
     let links: Vec<String> = [attributes(&page, "href"), attributes(&page, "src")].concat();
     let files: Vec<&str> = links.iter().filter_map(|link| link.split_once("?v=")).map(|(file, _)| file).collect();
     assert_eq!(files, ["favicon.svg", "page.css", "page.js"]);
-    let docs = text(docs(&Reference::of(&Catalog::default(), &LIMITS, None)));
+    let docs = text(docs(&Reference::of(&Catalog::default(), &LIMITS, false, None)));
     assert!(docs.contains(&Asset::url("docs.js")) && docs.contains(&Asset::url("page.css")));
     for file in files {
         let response = asset(file).unwrap().response();

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use jiff::Timestamp;
-use mainstay_models::spec::{Domain, Feature, Metric, Value};
+use mainstay_models::spec::{Domain, Dtype, Feature, Metric, Value};
 use mainstay_models::{Change, CommitId, ModelName, ModelSpec, Role, Version};
 
 use super::Asset;
@@ -71,8 +71,11 @@ pub(super) struct FieldView<'a> {
     range: Option<(String, String)>,
     /// What can be chosen, where it can only be chosen.
     categories: Vec<&'a str>,
-    /// For the script: `number`, `integer`, `category`, `text` or `truth`.
+    /// For the script: `number`, `integer`, `category`, `name`, `text` or `truth`. A category is its place to the model, and
+    /// a name is itself.
     kind: &'static str,
+    /// The place of the model's input that it goes to.
+    tensor: usize,
 }
 
 struct ChangeView<'a> {
@@ -164,7 +167,9 @@ impl<'a> MetricGroup<'a> {
 impl<'a> FormView<'a> {
     fn of(id: String, version: &'a LoadedVersion, has_stable: bool) -> Self {
         let features = version.spec.input.features.iter().enumerate();
-        let fields = features.map(|(i, feature)| FieldView::of(format!("{id}-{i}"), feature)).collect();
+        let tensors = &version.spec.input.tensors;
+        let tensor = |i| tensors.iter().position(|tensor| tensor.columns.contains(&i)).unwrap_or_default();
+        let fields = features.map(|(i, feature)| FieldView::of(format!("{id}-{i}"), feature, tensor(i))).collect();
         let classes = serde_json::to_string(version.spec.output.classes()).expect("a list of texts is JSON");
         Self { id, versions: vec![version], has_stable, fields, classes }
     }
@@ -196,18 +201,24 @@ impl<'a> FormView<'a> {
 }
 
 impl<'a> FieldView<'a> {
-    fn of(id: String, feature: &'a Feature) -> Self {
+    fn of(id: String, feature: &'a Feature, tensor: usize) -> Self {
         let (range, categories, kind) = match &feature.domain {
             Domain::Number { min, max } => {
-                let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
-                (Some((number(*min), number(*max))), Vec::new(), kind)
+                let is_integer = feature.dtype.integers().is_some();
+                let kind = if is_integer { "integer" } else { "number" };
+                // An integer is read digit by digit.
+                let shown = |value: f64| if is_integer { format!("{value:.0}") } else { number(value) };
+                (Some((shown(*min), shown(*max))), Vec::new(), kind)
             }
-            Domain::Category(categories) => (None, categories.iter().map(String::as_str).collect(), "category"),
+            Domain::Category(categories) => {
+                let kind = if feature.dtype == Dtype::String { "name" } else { "category" };
+                (None, categories.iter().map(String::as_str).collect(), kind)
+            }
             Domain::Text => (None, Vec::new(), "text"),
             Domain::Truth => (None, vec!["true", "false"], "truth"),
         };
         let example = feature.example.to_string();
-        Self { id, feature, example, range, categories, kind }
+        Self { id, feature, example, range, categories, kind, tensor }
     }
 
     /// The example as JSON has it.
@@ -218,6 +229,11 @@ impl<'a> FieldView<'a> {
     /// The value of a row that leaves the feature out, as the model gets it.
     fn default(&self) -> Option<String> {
         self.feature.default.as_ref().map(|default| encoded(self.feature, default))
+    }
+
+    /// What the feature means, as a sentence that others may follow.
+    fn description(&self) -> String {
+        crate::reference::sentence(&self.feature.description)
     }
 
     fn unit(&self) -> &str {
