@@ -4,7 +4,7 @@ use askama::Template;
 use mainstay_models::spec::{Domain, Feature};
 
 use super::Asset;
-use super::view::number;
+use super::view::bound;
 use crate::reference::{Example, Group, ModelReference, Operation, Reference};
 
 /// The whole page.
@@ -70,7 +70,8 @@ impl<'a> FeatureView<'a> {
             Domain::Number { min, max } => {
                 let unit = feature.unit.as_ref().map(|unit| format!(" {unit}")).unwrap_or_default();
                 let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
-                (kind, format!("training saw {} to {}{unit}", number(*min), number(*max)))
+                let [min, max] = [*min, *max].map(|value| bound(feature, value));
+                (kind, format!("training saw {min} to {max}{unit}"))
             }
             Domain::Category(categories) => ("text", format!("one of {}", categories.join(", "))),
             Domain::Text => ("text", "any text".to_owned()),

@@ -204,11 +204,8 @@ impl<'a> FieldView<'a> {
     fn of(id: String, feature: &'a Feature, tensor: usize) -> Self {
         let (range, categories, kind) = match &feature.domain {
             Domain::Number { min, max } => {
-                let is_integer = feature.dtype.integers().is_some();
-                let kind = if is_integer { "integer" } else { "number" };
-                // An integer is read digit by digit.
-                let shown = |value: f64| if is_integer { format!("{value:.0}") } else { number(value) };
-                (Some((shown(*min), shown(*max))), Vec::new(), kind)
+                let kind = if feature.dtype.integers().is_some() { "integer" } else { "number" };
+                (Some((bound(feature, *min), bound(feature, *max))), Vec::new(), kind)
             }
             Domain::Category(categories) => {
                 let kind = if feature.dtype == Dtype::String { "name" } else { "category" };
@@ -265,8 +262,13 @@ pub(super) fn encoded(feature: &Feature, value: &Value) -> String {
     }
 }
 
+/// The end of a range: an integer is read digit by digit.
+pub(super) fn bound(feature: &Feature, value: f64) -> String {
+    if feature.dtype.integers().is_some() { format!("{value:.0}") } else { number(value) }
+}
+
 /// A number as an input takes it: short, and exactly itself when it is read again.
-pub(super) fn number(value: f64) -> String {
+fn number(value: f64) -> String {
     Value::Number(value).to_string()
 }
 
