@@ -334,6 +334,19 @@ impl Board {
         self.status.store(Arc::new(status));
     }
 
+    /// Shows what is published. What the server said of another release is not said of this one.
+    pub(crate) fn show_release(&self, release: Option<PublishedRelease>) {
+        let name = |release: &Option<PublishedRelease>| release.as_ref().map(|release| release.name.clone());
+        self.update(|status| {
+            if name(&status.release) != name(&release) {
+                status.health = Health::Progressing;
+                status.health_reason = Some("the server has not been asked about the release yet".to_owned());
+                status.failed = Vec::new();
+            }
+            status.release = release;
+        });
+    }
+
     pub(crate) fn fetched(&self, bytes: u64) {
         self.metrics.fetched_bytes.inc_by(bytes);
     }

@@ -228,7 +228,7 @@ impl Ledger {
         let state = self.state();
         if state.current.as_ref().is_some_and(|current| current.name == shown.name) {
             let release = PublishedRelease::new(shown, times);
-            self.board.update(|status| status.release = Some(release));
+            self.board.show_release(Some(release));
         }
     }
 
@@ -322,7 +322,7 @@ impl Ledger {
         }
         (state.current, state.lost) = published(&self.publisher, &environment);
         let release = state.current.as_ref().map(|current| PublishedRelease::new(current, Times::default()));
-        self.board.update(|status| status.release = release);
+        self.board.show_release(release);
     }
 
     /// What holds a release back. The strongest comes first, since that is what has to go first.
@@ -391,7 +391,7 @@ impl Ledger {
         state.current = self.publisher.reader().current()?;
         if let Some(current) = &state.current {
             let release = PublishedRelease::new(current, Times::default());
-            self.board.update(|status| status.release = Some(release));
+            self.board.show_release(Some(release));
         }
         self.board.rolled_back();
         info!(from = %rolled.from, to = %rolled.to, "rolled back");

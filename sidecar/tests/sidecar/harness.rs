@@ -405,7 +405,7 @@ impl FakeServer {
         self.failed.lock().unwrap().insert(model.to_owned(), reason.to_owned());
     }
 
-    fn page(&self) -> String {
+    pub fn page(&self) -> String {
         let release = match &*self.taken.lock().unwrap() {
             Some((name, sha256)) => format!(r#"{{"name":"{name}","sha256":"{sha256}","commit":"-"}}"#),
             None => "null".to_owned(),

@@ -1,13 +1,16 @@
 //! What a pass makes of a commit.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mainstay_models::{Blob, Role};
 use mainstay_sidecar::agent::Pass;
+use mainstay_sidecar::board::Board;
 use mainstay_sidecar::{Health, Outcome, Sync, run};
 
-use crate::harness::{Bench, FakeServer, Repo, eventually, refusal, retry, serving, status};
+use crate::harness::{Bench, FakeServer, Repo, Responder, eventually, http, refusal, retry, serving, status};
 
 #[test]
 fn a_commit_is_published_and_so_is_its_revert() {
@@ -438,6 +441,34 @@ fn live_means_that_the_server_echoes_this_release_whole() {
     assert_eq!((seen.sync, seen.health), (Sync::Synced, Health::Degraded));
     assert_eq!(seen.health_reason.as_deref(), Some("iris 1.0.0 did not load: the golden row 3 differs"));
     assert_eq!(seen.failed.len(), 1);
+}
+
+#[test]
+fn a_release_is_not_said_to_be_live_before_the_server_was_asked_about_it() {
+    let repo = Repo::serving_iris();
+    let board = Arc::new(OnceLock::<Arc<Board>>::new());
+    let said = Arc::new(Mutex::new(BTreeMap::new()));
+    let (seen, shown) = (said.clone(), board.clone());
+    let server = FakeServer::default();
+    let page = server.clone();
+    // The status while the sidecar waits for the server's answer: what everybody reads meanwhile.
+    let asked = Responder::start(move |_| {
+        let status = shown.get().unwrap().status();
+        let commit = status.release.as_ref().unwrap().commit.id.clone();
+        seen.lock().unwrap().entry(commit).or_insert(status.health);
+        http("200 OK", "", &page.page())
+    });
+    let mut bench = Bench::following(&repo.address());
+    bench.settings.server = Some(format!("http://{}", asked.address));
+    let mut sidecar = bench.open();
+    board.set(sidecar.board()).unwrap();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    server.take(&bench.current());
+    assert_eq!(sidecar.reconcile(), Pass::Unchanged);
+    assert_eq!(status(&sidecar).health, Health::Healthy);
+    let rolled = repo.roll("1.1.0");
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(said.lock().unwrap()[&rolled], Health::Progressing);
 }
 
 #[test]
