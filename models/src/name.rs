@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -112,17 +113,20 @@ name! {
 /// differ only there would be equal in precedence and yet two things.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Version {
+pub struct Version(Arc<Spelled>);
+
+/// A version, and the same in words, which every answer has.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Spelled {
     /// First, since it orders.
     semver: semver::Version,
-    /// The same in words, which every answer has.
     text: Box<str>,
 }
 
 impl Version {
     /// The version in words.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 }
 
@@ -135,7 +139,7 @@ impl FromStr for Version {
             return Err(refuse());
         }
         let semver = semver::Version::parse(text).map_err(|_| refuse())?;
-        if semver.build.is_empty() { Ok(Self { semver, text: text.into() }) } else { Err(refuse()) }
+        if semver.build.is_empty() { Ok(Self(Arc::new(Spelled { semver, text: text.into() }))) } else { Err(refuse()) }
     }
 }
 
@@ -149,13 +153,13 @@ impl TryFrom<String> for Version {
 
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
+        serializer.serialize_str(self.as_str())
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(self.as_str())
     }
 }
 

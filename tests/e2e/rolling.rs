@@ -230,7 +230,6 @@ fn fifty_version_changes_under_load_fail_no_request() {
     let requests: usize = versions_seen.iter().sum();
     println!("{requests} requests over {CHANGES} version changes in {took:.1?}, none failed");
     assert!(versions_seen.iter().all(|count| *count > 0), "every version was seen at work: {versions_seen:?}");
-    assert!(took < Duration::from_secs(60), "{took:?}");
     let digest = |version| Digest::of(shipped("iris", version).artifact);
     assert_ne!(digest("1.0.0"), digest("1.1.0"), "the changes were changes");
 }

@@ -351,6 +351,8 @@ fn a_worker_whose_parent_is_gone_ends_whatever_it_waits_for() {
         "reference": "main",
         "credentials": {},
         "transfer_bytes_max": 0,
+        "pace": std::time::Duration::from_secs(30),
+        "pace_bytes": 1,
         "request": "Advertise",
     }));
     let job = job.unwrap();
