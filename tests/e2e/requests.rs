@@ -244,8 +244,8 @@ fn more_requests_than_allowed_are_told_to_come_back() {
     // So many rows have to wait for a worker.
     let many = format!("[{}]", vec!["[5.1, 3.5, 1.1, 0.2]"; 100].join(", "));
     let (mut first, withheld) = server.half_asked();
-    // What needs nothing but its own thread is answered all the same.
-    server.post("/predict", SETOSA).ok();
+    // What need not wait, not even for a body, is answered all the same.
+    server.get("/info").ok();
     let second = server.post("/predict", &many);
     assert_eq!((second.status, &error_of(&second)["code"]), (503, &json!("overloaded")));
     assert_eq!(second.header("retry-after"), Some("1"));
