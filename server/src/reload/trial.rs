@@ -12,21 +12,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay_models::{Blob, ModelSpec, Reader, ReleasedVersion};
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::memory::Share;
 use crate::engine::{Engine, EngineChoice, Runtime};
+use crate::priority;
 
 /// How long a trial may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a trial lives on what the requests leave of the processors. Where they leave too little, it begins anew with a
+/// share: the kernel lets nobody out of the first state who may not raise priorities.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How much processor time a trial may use, in seconds: less than its time, so that a busy loop ends by itself.
 const CPU_S_MAX: u64 = 50;
 /// How much address space a trial may use, whatever it does with it.
 const ADDRESS_SPACE_BYTES_MAX: u64 = 8 << 30;
 /// What makes the kernel, where memory runs out, end a trial before anything else.
 const OOM_SCORE_ADJ: &str = "1000";
-/// How far a trial's priority lies below the server's: a quarter of a processor's time where both want all of it.
-const NICENESS: i32 = 5;
 /// The longest reason that is taken from a trial.
 const REASON_BYTES_MAX: u64 = 4096;
 /// How often a running trial is looked at. A child's end gives no event that the standard library can wait for with a deadline.
@@ -88,6 +90,15 @@ pub enum TrialError {
     },
 }
 
+/// What a trial gets of the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// Only what nobody else wants.
+    Leftover,
+    /// A quarter of one that somebody else wants all of.
+    Share,
+}
+
 impl Trial {
     /// Loads and checks `version` of the store at `store` in a child process.
     pub fn check(&self, store: &Path, version: &ReleasedVersion) -> Result<Admission, TrialError> {
@@ -101,6 +112,34 @@ impl Trial {
         version: &ReleasedVersion,
         abandoned: &AtomicBool,
     ) -> Result<Admission, TrialError> {
+        self.check_patiently(store, version, abandoned, PATIENCE)
+    }
+
+    fn check_patiently(
+        &self,
+        store: &Path,
+        version: &ReleasedVersion,
+        abandoned: &AtomicBool,
+        patience: Duration,
+    ) -> Result<Admission, TrialError> {
+        match self.attempt(store, version, abandoned, Processor::Leftover, patience) {
+            Err(TrialError::Late) => {
+                tracing::info!("the requests leave a trial too little of the processors: it begins anew with a share");
+                self.attempt(store, version, abandoned, Processor::Share, TIMEOUT.saturating_sub(patience))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// One child, which ends within `timeout`.
+    fn attempt(
+        &self,
+        store: &Path,
+        version: &ReleasedVersion,
+        abandoned: &AtomicBool,
+        processor: Processor,
+        timeout: Duration,
+    ) -> Result<Admission, TrialError> {
         let memory_bytes = Share::now().bytes;
         let mut child = Command::new(&self.program)
             .arg("trial")
@@ -108,6 +147,7 @@ impl Trial {
             .arg(store)
             .args(["--spec", &argument(&version.spec), "--artifact", &argument(&version.artifact)])
             .args(["--memory-bytes", &memory_bytes.to_string()])
+            .args((processor == Processor::Leftover).then_some("--leftover"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -115,7 +155,7 @@ impl Trial {
             .map_err(TrialError::Start)?;
         // Its share of the memory should do: where this is not possible, or not Linux, nothing is lost but the order.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE_ADJ);
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + timeout;
         let status = loop {
             match child.try_wait().map_err(TrialError::Start)? {
                 Some(status) => break status,
@@ -163,9 +203,14 @@ pub fn parse_argument(text: &str) -> Result<Blob, String> {
     blob().ok_or_else(|| "write <sha256>:<size in bytes>".to_owned())
 }
 
-/// The child's part: limits itself to `memory_bytes` and more, then loads and checks the version, and finds out whether it
-/// may be compiled. The error is one line for `/status`.
-pub fn run(store: &Path, version: &ReleasedVersion, memory_bytes: u64) -> Result<Admission, String> {
+/// The child's part: limits itself to `memory_bytes`, `processor` and more, then loads and checks the version, and finds out
+/// whether it may be compiled. The error is one line for `/status`.
+pub fn run(
+    store: &Path,
+    version: &ReleasedVersion,
+    memory_bytes: u64,
+    processor: Processor,
+) -> Result<Admission, String> {
     let limit = |maximum| Rlimit { current: Some(maximum), maximum: Some(maximum) };
     // What it can write to and nobody else has: the libraries' code that it maps takes no memory that cannot be had back.
     for (resource, maximum) in [
@@ -177,7 +222,10 @@ pub fn run(store: &Path, version: &ReleasedVersion, memory_bytes: u64) -> Result
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
     }
     // The server's requests come first: none is to be slower because a version is tried.
-    nice(NICENESS).map_err(|e| format!("cannot lower the trial's priority: {e}"))?;
+    match processor {
+        Processor::Leftover => priority::take_what_is_left(),
+        Processor::Share => priority::step_back(),
+    }
     let reader = Reader::new(store);
     let text = reader.blob(&version.spec).map_err(|e| super::sentence(&e))?;
     let spec = ModelSpec::parse("model.yaml", &text).map_err(|e| e.to_string())?;
@@ -241,17 +289,17 @@ mod tests {
 
     /// What a trial says when its child is a shell script.
     fn verdict(script: &str) -> Result<Admission, TrialError> {
-        verdict_until(script, &AtomicBool::new(false))
+        verdict_until(script, &AtomicBool::new(false), PATIENCE)
     }
 
-    fn verdict_until(script: &str, abandoned: &AtomicBool) -> Result<Admission, TrialError> {
+    fn verdict_until(script: &str, abandoned: &AtomicBool, patience: Duration) -> Result<Admission, TrialError> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
         let blob = Blob::of(b"");
         let version = ReleasedVersion { spec: blob, artifact: blob };
-        Trial { program }.check_until(dir.path(), &version, abandoned)
+        Trial { program }.check_patiently(dir.path(), &version, abandoned, patience)
     }
 
     #[test]
@@ -285,8 +333,15 @@ mod tests {
     #[test]
     fn a_trial_that_nobody_waits_for_ends_with_its_child() {
         let abandoned = AtomicBool::new(true);
-        let verdict = verdict_until("exec sleep 60", &abandoned);
+        let verdict = verdict_until("exec sleep 60", &abandoned, PATIENCE);
         assert!(matches!(verdict, Err(TrialError::Abandoned)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_trial_for_which_nothing_is_left_of_the_processors_begins_anew_with_a_share() {
+        let script = r#"case "$*" in *" --leftover"*) exec sleep 60;; esac; echo compiled"#;
+        let verdict = verdict_until(script, &AtomicBool::new(false), Duration::from_millis(1));
+        assert_eq!(verdict.unwrap(), Admission::Compiled);
     }
 
     #[test]
