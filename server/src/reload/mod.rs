@@ -346,6 +346,7 @@ impl Reloader {
         }
         self.status.store(Arc::new(status));
         outcomes.into_iter().for_each(|(outcome, order)| order.answer(outcome));
+        memory::give_back();
     }
 
     fn swap(&self, before: &Catalog, next: Catalog) {
