@@ -15,7 +15,7 @@ use mainstay_models::{Blob, Commit, ModelSpec, Publisher, Release, ReleasedModel
 use mainstay_server::batch::Runner;
 use mainstay_server::catalog::{Catalog, CatalogModel, LoadedVersion};
 use mainstay_server::engine::{Engine, Runtime};
-use mainstay_server::monitor::Metrics;
+use mainstay_server::monitor::{Metrics, Phases};
 use mainstay_server::rows::Rows;
 use mainstay_server::wire::{self, Signature};
 use ndarray::{Array2, Axis};
@@ -94,7 +94,7 @@ fn engine(c: &mut Criterion) {
         ("compiled", Engine::compile(FILE, &spec).unwrap()),
         ("onnxruntime", Engine::load(&runtime, FILE, &spec, NonZeroUsize::MIN).unwrap()),
     ];
-    for count in [1, 8, 64, 1024] {
+    for count in [1, 8, 64, 100, 1024] {
         // Other rows each time: else the branches of the trees are known by heart.
         let all = rows(count * 64);
         let all: Vec<Rows> = all.axis_chunks_iter(Axis(0), count).map(|rows| rows.to_owned().into()).collect();
@@ -111,6 +111,23 @@ fn engine(c: &mut Criterion) {
     }
 }
 
+/// All that a request is counted with, from its beginning to its answer.
+fn monitor(c: &mut Criterion) {
+    let metrics = Metrics::new("");
+    let version = loaded(Engine::compile(FILE, &spec()).unwrap());
+    let row: Rows = rows(1).into();
+    c.bench_function("monitor", |b| {
+        b.iter(|| {
+            let begun = Instant::now();
+            let _in_flight = metrics.begin();
+            let mut phases = Phases::decoded(begun, row.len());
+            version.metrics.received(&version.spec, version.signature.layout(), black_box(&row));
+            phases.ran();
+            version.metrics.answered(&phases);
+        });
+    });
+}
+
 fn queue(c: &mut Criterion) {
     let mut group = c.benchmark_group("runner");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -122,7 +139,7 @@ fn queue(c: &mut Criterion) {
         group.bench_function(how, |b| {
             b.iter_batched(
                 || rows(count),
-                |rows| tokio.block_on(runner.run(&version, rows.into(), later())).unwrap(),
+                |rows| tokio.block_on(runner.run(&version, rows.into(), Instant::now(), later())).unwrap(),
                 BatchSize::SmallInput,
             );
         });
@@ -182,5 +199,5 @@ fn short() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
 }
 
-criterion_group!(name = parts; config = short(); targets = decode, encode, engine, queue, pick, publish);
+criterion_group!(name = parts; config = short(); targets = decode, encode, engine, monitor, queue, pick, publish);
 criterion_main!(parts);

@@ -77,7 +77,7 @@ struct Counts {
 /// What the Open Inference Protocol's statistics add up, in nanoseconds.
 #[derive(Debug, Default)]
 struct Sums {
-    last_unix_ms: u64,
+    last: Option<Instant>,
     success_ns: u64,
     fail: u64,
     fail_ns: u64,
@@ -320,7 +320,7 @@ impl VersionMetrics {
         counts.rows.inc_by(rows as u64);
         let sums = &mut counts.sums;
         sums.success_ns += nanoseconds(took);
-        sums.last_unix_ms = unix_now_ms();
+        sums.last = Some(now);
         let batch = sums.batch(rows);
         batch.runs += 1;
         batch.input_ns += nanoseconds(decoded - begun);
@@ -349,7 +349,7 @@ impl VersionMetrics {
         let all = sums.batches.values().fold(Batch::default(), |all, batch| all.plus(batch));
         let batches = sums.batches.iter().filter(|(rows, batch)| **rows > 0 && batch.runs > 0);
         Statistics {
-            last_unix_ms: sums.last_unix_ms,
+            last_unix_ms: sums.last.map_or(0, unix_ms),
             rows: self.rows.get(),
             success: (success, sums.success_ns),
             fail: (sums.fail, sums.fail_ns),
@@ -394,7 +394,7 @@ impl Sums {
     }
 
     fn add(&mut self, other: &Self) {
-        self.last_unix_ms = self.last_unix_ms.max(other.last_unix_ms);
+        self.last = self.last.max(other.last);
         self.success_ns += other.success_ns;
         self.fail += other.fail;
         self.fail_ns += other.fail_ns;
@@ -429,6 +429,11 @@ impl Phases {
         Self { begun, decoded: now, ran: now, rows }
     }
 
+    /// When the rows had been decoded.
+    pub fn decoded_at(&self) -> Instant {
+        self.decoded
+    }
+
     /// Notes that the model has answered now.
     pub fn ran(&mut self) {
         self.ran = Instant::now();
@@ -453,9 +458,10 @@ pub(crate) fn unix_now_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Milliseconds since 1970, for people.
-fn unix_now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+/// When `instant` was, in milliseconds since 1970 as the clock is set now, for people.
+fn unix_ms(instant: Instant) -> u64 {
+    let then = SystemTime::now().checked_sub(instant.elapsed());
+    let since = then.and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -284,7 +284,7 @@ impl Api {
     ) -> Result<Prediction, ApiError> {
         let version = &picked.version;
         version.metrics.received(&version.spec, version.signature.layout(), &rows);
-        let answer = self.runner.run(version, rows, deadline).await.inspect_err(|error| {
+        let answer = self.runner.run(version, rows, phases.decoded_at(), deadline).await.inspect_err(|error| {
             if let RunnerError::Failed(cause) = error {
                 let (model, version) = (&version.spec.name, &version.spec.version);
                 tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");

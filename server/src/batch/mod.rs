@@ -82,14 +82,14 @@ impl Runner {
         rows <= version.engine.inline_rows_max() && (!is_costly(version, rows) || is_free())
     }
 
-    /// Runs `rows` through `version`, not after `deadline`.
+    /// Runs `rows` through `version`, not after `deadline`; `now` has just been read from the clock.
     pub async fn run(
         &self,
         version: &Arc<LoadedVersion>,
         rows: Rows,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Prediction, RunnerError> {
-        let now = Instant::now();
         if now >= deadline {
             return Err(RunnerError::Late);
         }
@@ -187,8 +187,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_have_the_same_answers_inline_and_in_the_queue() {
         let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
-        let many = runner.run(&version, flowers(MANY_ROWS), later()).await.unwrap().into_classes().unwrap();
-        let few = runner.run(&version, flowers(7), later()).await.unwrap().into_classes().unwrap();
+        let many =
+            runner.run(&version, flowers(MANY_ROWS), Instant::now(), later()).await.unwrap().into_classes().unwrap();
+        let few = runner.run(&version, flowers(7), Instant::now(), later()).await.unwrap().into_classes().unwrap();
         assert_eq!(many.labels[..7], few.labels);
         assert_eq!(many.probabilities.slice(ndarray::s![..7, ..]), few.probabilities);
         runner.stop();
@@ -199,7 +200,7 @@ mod tests {
         let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
         let run = |rows, deadline| {
             let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
-            tokio::spawn(async move { runner.run(&version, flowers(rows), deadline).await })
+            tokio::spawn(async move { runner.run(&version, flowers(rows), Instant::now(), deadline).await })
         };
         let slow = run(SLOW_ROWS, later());
         // The one worker has taken it once the one session is in use.
@@ -210,10 +211,13 @@ mod tests {
         while runner.queue.len() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(runner.run(&version, flowers(100), later()).await, Err(RunnerError::Full)));
+        assert!(matches!(runner.run(&version, flowers(100), Instant::now(), later()).await, Err(RunnerError::Full)));
         assert_eq!(slow.await.unwrap().unwrap().len(), SLOW_ROWS);
         assert_eq!(queued.await.unwrap().unwrap().len(), MANY_ROWS);
-        assert!(matches!(runner.run(&version, flowers(100), Instant::now()).await, Err(RunnerError::Late)));
+        assert!(matches!(
+            runner.run(&version, flowers(100), Instant::now(), Instant::now()).await,
+            Err(RunnerError::Late)
+        ));
         Arc::into_inner(runner).unwrap().stop();
     }
 
@@ -222,7 +226,7 @@ mod tests {
         let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
         let spawn = |rows| {
             let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
-            tokio::spawn(async move { runner.run(&version, flowers(rows), later()).await })
+            tokio::spawn(async move { runner.run(&version, flowers(rows), Instant::now(), later()).await })
         };
         let slow = spawn(SLOW_ROWS);
         while version.engine.try_run(&flowers(1)).is_some() {
@@ -238,7 +242,7 @@ mod tests {
         while runner.queue.len() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(runner.run(&version, flowers(100), later()).await.unwrap().len(), 100);
+        assert_eq!(runner.run(&version, flowers(100), Instant::now(), later()).await.unwrap().len(), 100);
         Arc::into_inner(runner).unwrap().stop();
     }
 }
