@@ -52,7 +52,7 @@ use client::Plan;
 use contest::{Entrant, Rules, at, latencies_ms};
 use harness::{Program, Server, eventually, mainstay};
 use plot::{Line, Plot};
-use process::{family, memory_mib, thread_seconds};
+use process::{Apart, family, memory_mib, thread_seconds};
 use store::{Store, forest, version};
 
 /// How many different requests of one row, and of a hundred, are sent in turn.
@@ -112,8 +112,10 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// One row a request, with 1, 16 and 64 connections, and at half of what the server can do.
+    /// One row a request, with 1, 16 and 64 connections.
     Single,
+    /// One row a request, at half of what the server can do on a processor of its own.
+    Half,
     /// A hundred rows a request.
     Hundred,
     /// The Open Inference Protocol: JSON, binary tensors, gRPC.
@@ -190,6 +192,7 @@ fn main() -> ExitCode {
     }
     let of_itself = [
         Part::Single,
+        Part::Half,
         Part::Hundred,
         Part::V2,
         Part::Engines,
@@ -210,6 +213,7 @@ fn main() -> ExitCode {
     for part in parts {
         match part {
             Part::Single => report.single(),
+            Part::Half => report.half(),
             Part::Hundred => report.hundred(),
             Part::V2 => report.v2(),
             Part::Engines => report.engines(),
@@ -243,26 +247,19 @@ impl Report {
                 self.contest(what, 1, &entrants, connections, None);
             }
         }
-        self.half();
     }
 
-    /// At half of what the server can do on a processor of its own. Where it shares one with the load generator, the time of
-    /// an answer is that of waiting for the other.
     fn half(&mut self) {
         let what = "one row as a list, on a processor of its own";
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let served = Served::forest(&["--threads", "1"]);
         let bare = self.bare(&served, &requests);
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
-        let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1);
-        process::keep_to(std::process::id(), "0");
-        for entrant in &entrants {
-            process::keep_to(entrant.process, &last.to_string());
-        }
+        let apart = Apart::keep(entrants.iter().map(|entrant| entrant.process));
         let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
         let lines = self.contest(&format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
         let ratios: Vec<_> = lines.iter().map(|line| (line.server.clone(), line.p99_ms / line.p50_ms)).collect();
-        process::keep_to(std::process::id(), &format!("0-{last}"));
+        drop(apart);
         for (server, ratio) in ratios {
             let target = (server == "mainstay").then_some(Target::Below(3.0));
             self.figure(format!("p99 over p50 at half of the peak, {server}"), ratio, "", target);
@@ -375,12 +372,20 @@ impl Report {
     }
 
     fn reload(&mut self) {
-        let mut served = Served::forest(&[]);
+        self.reload_of("all processors", Served::forest(&[]));
+        let served = Served::forest(&["--threads", "1"]);
+        // Its trials are kept there too.
+        let _apart = Apart::keep([served.server.program.id()]);
+        self.reload_of("a processor of its own", served);
+    }
+
+    fn reload_of(&mut self, whose: &str, mut served: Served) {
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let peak = served.peak(&requests, self.rules);
         let (address, requests) = (served.server.listen, &requests);
         let rounds = self.rules.rounds.max(2) as u64;
-        for (what, versions) in [("new versions", 10..10 + rounds), ("versions that passed before", 10..10 + rounds)] {
+        for (which, versions) in [("new versions", 10..10 + rounds), ("versions that passed before", 10..10 + rounds)] {
+            let what = format!("{whose}, {which}");
             // A reload with its trial takes a second or two beside the load.
             let time = (self.rules.time + Duration::from_secs(3)) * rounds as u32;
             let done = AtomicBool::new(false);
@@ -429,12 +434,22 @@ impl Report {
     }
 
     fn overload(&mut self) {
+        // What a request costs beside a refusal of it is what matters here.
+        for (what, engine) in [("compiled", "auto"), ("ONNX Runtime", "ort")] {
+            let served = Served::forest(&["--engine", engine]);
+            self.overload_of(&format!("{what}, all processors"), &served);
+            let served = Served::forest(&["--engine", engine, "--threads", "1"]);
+            let _apart = Apart::keep([served.server.program.id()]);
+            self.overload_of(&format!("{what}, a processor of its own"), &served);
+        }
+    }
+
+    fn overload_of(&mut self, what: &str, served: &Served) {
         // Large enough that the load generator is not what is overloaded.
         let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
-        let served = Served::forest(&[]);
         let peak = served.peak(&requests, self.rules);
         let ids = family(served.server.program.id());
-        self.figure("peak, requests of 100 rows".to_owned(), peak, "/s", None);
+        self.figure(format!("{what}: peak, requests of 100 rows"), peak, "/s", None);
         let mut memory = vec![memory_mib(&ids)];
         let mut goodput = Vec::new();
         let mut shed = Vec::new();
@@ -460,27 +475,27 @@ impl Report {
         let took = latencies_ms(all.filter(|sample| sample.status == 200));
         shed.sort_by(f64::total_cmp);
         self.figure(
-            "goodput at three times the peak, of the peak".to_owned(),
+            format!("{what}: goodput at three times the peak, of the peak"),
             contest::median(goodput),
             "",
             Some(Target::Above(0.95)),
         );
-        self.figure("requests refused with 503".to_owned(), shed.len() as f64, "", None);
+        self.figure(format!("{what}: requests refused with 503"), shed.len() as f64, "", None);
         self.figure(
-            "a refusal, from sent to answered: p99".to_owned(),
+            format!("{what}: a refusal, from sent to answered: p99"),
             at(&shed, 0.99),
             "ms",
             Some(Target::Below(5.0)),
         );
-        self.figure("an answer, from due to answered: p50".to_owned(), at(&took, 0.5), "ms", None);
-        self.figure("an answer, from due to answered: p99".to_owned(), at(&took, 0.99), "ms", None);
+        self.figure(format!("{what}: an answer, from due to answered: p50"), at(&took, 0.5), "ms", None);
+        self.figure(format!("{what}: an answer, from due to answered: p99"), at(&took, 0.99), "ms", None);
         let unsent: usize = outcomes.iter().map(|outcome| outcome.unsent).sum();
-        self.figure("requests that found no connection in time".to_owned(), unsent as f64, "", None);
+        self.figure(format!("{what}: requests that found no connection in time"), unsent as f64, "", None);
         let lost: usize = outcomes.iter().map(|outcome| outcome.lost).sum();
-        self.figure("other answers, or none".to_owned(), (other + lost) as f64, "", Some(Target::Below(1.0)));
-        self.figure("memory before".to_owned(), memory[0], "MiB", None);
-        self.figure("memory after the first time".to_owned(), memory[1], "MiB", None);
-        self.figure("memory after the last time".to_owned(), *memory.last().unwrap(), "MiB", None);
+        self.figure(format!("{what}: other answers, or none"), (other + lost) as f64, "", Some(Target::Below(1.0)));
+        self.figure(format!("{what}: memory before"), memory[0], "MiB", None);
+        self.figure(format!("{what}: memory after the first time"), memory[1], "MiB", None);
+        self.figure(format!("{what}: memory after the last time"), *memory.last().unwrap(), "MiB", None);
     }
 
     fn curve(&mut self, folder: &Path) {

@@ -53,8 +53,32 @@ pub fn memory_mib(ids: &[u32]) -> f64 {
     ids.iter().filter_map(of).sum::<f64>() / 1024.0
 }
 
+/// This process, the load generator, on the first processor, and servers on the last; until dropped for the load generator.
+///
+/// Where they share processors, the time of an answer is that of waiting for the other, and what a server cannot do is what
+/// the load generator does.
+pub struct Apart {
+    last: usize,
+}
+
+impl Apart {
+    /// With `servers`, by their processes' ids.
+    pub fn keep(servers: impl IntoIterator<Item = u32>) -> Self {
+        let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1);
+        keep_to(std::process::id(), "0");
+        servers.into_iter().for_each(|id| keep_to(id, &last.to_string()));
+        Self { last }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        keep_to(std::process::id(), &format!("0-{}", self.last));
+    }
+}
+
 /// Keeps a process, with all its threads, to some processors, such as `0` or `0-1`.
-pub fn keep_to(id: u32, processors: &str) {
+fn keep_to(id: u32, processors: &str) {
     let told =
         Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", processors, &id.to_string()]).output();
     let told = told.expect("taskset comes with util-linux");
