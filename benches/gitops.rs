@@ -26,8 +26,12 @@ use sha2::Sha256;
 mod harness;
 #[path = "gitops/host.rs"]
 mod host;
+#[path = "load/process.rs"]
+#[allow(dead_code, reason = "the load generator uses all of it")]
+mod process;
 
 use harness::{Load, SETOSA, Server, Sidecar, World, eventually};
+use process::{cpu_seconds, family};
 
 /// Measures what following a configuration repository takes, and prints it beside what it should take
 ///
@@ -377,32 +381,6 @@ impl Report {
 fn follow(world: &World, server: &Server, own: &[&str]) -> Sidecar {
     let admin = server.admin_url();
     Sidecar::start(&[&world.sync_arguments()[..], &["--server", &admin], own].concat())
-}
-
-/// A process and its children, by their ids.
-fn family(id: u32) -> Vec<u32> {
-    let parent_of = |id: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name may hold anything, and ends with the last bracket.
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
-    };
-    let ids =
-        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut family: Vec<u32> = ids.filter(|child| *child == id || parent_of(*child) == Some(id)).collect();
-    family.sort_unstable();
-    family
-}
-
-/// The processor time that processes have used.
-fn cpu_seconds(ids: &[u32]) -> f64 {
-    let ticks = |id: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|f| f.parse().unwrap()).collect();
-        fields.iter().sum::<u64>() as f64
-    };
-    // The kernel tells user programs hundredths of a second, whatever its own clock does.
-    ids.iter().map(ticks).sum::<f64>() / 100.0
 }
 
 /// How many times a sidecar has looked at its repository and found it unchanged.

@@ -42,6 +42,7 @@ mod harness;
 #[path = "fleet/plot.rs"]
 mod plot;
 #[path = "load/process.rs"]
+#[allow(dead_code, reason = "what follows a repository is measured with it too")]
 mod process;
 #[path = "load/store.rs"]
 mod store;

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{cpu_seconds, harness::eventually};
+use super::harness::eventually;
+use super::process::{cpu_seconds, ended_children_seconds};
 
 /// How often the backend is run to find out what it costs.
 const RUNS: u32 = 50;
@@ -128,7 +129,7 @@ impl Host {
             let want = line(format!("want {to} ofs-delta side-band-64k no-progress\n"));
             format!("{want}0000{}{}", line(format!("have {from}\n")), line("done\n".to_owned()))
         });
-        let before = children_seconds();
+        let before = ended_children_seconds();
         for _ in 0..RUNS {
             let mut command = Command::new(&self.backend);
             let (method, path) = if body.is_some() { ("POST", "git-upload-pack") } else { ("GET", "info/refs") };
@@ -143,7 +144,7 @@ impl Host {
             let has = |what: &[u8]| output.windows(what.len()).any(|window| window == what);
             assert!(if body.is_some() { has(b"PACK") } else { has(b"refs/heads/main") });
         }
-        (children_seconds() - before) / f64::from(RUNS)
+        (ended_children_seconds() - before) / f64::from(RUNS)
     }
 }
 
@@ -154,13 +155,6 @@ impl Drop for Host {
             let _ = child.wait();
         }
     }
-}
-
-/// The processor time of the children that have ended.
-fn children_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(13).take(2);
-    fields.map(|field| field.parse::<u64>().unwrap() as f64).sum::<f64>() / 100.0
 }
 
 /// Hands connections on and counts their bytes. Its threads end with the program.

@@ -6,11 +6,7 @@ use std::process::Command;
 
 /// A process and all its descendants, by their ids.
 pub fn family(id: u32) -> Vec<u32> {
-    let parent_of = |id: u32| {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-        // The name may hold anything, and ends with the last bracket.
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
-    };
+    let parent_of = |id: u32| stat(&id.to_string())?.get(1)?.parse::<u32>().ok();
     let ids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let parents: BTreeMap<u32, u32> = ids.filter_map(|child| Some((child, parent_of(child)?))).collect();
     let mut family = vec![id];
@@ -24,13 +20,24 @@ pub fn family(id: u32) -> Vec<u32> {
 
 /// The processor time that processes have used, in seconds; those that have ended meanwhile count nothing.
 pub fn cpu_seconds(ids: &[u32]) -> f64 {
-    let ticks = |id: &u32| {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { return 0 };
-        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
-        fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
-    };
-    // The kernel tells user programs hundredths of a second, whatever its own clock does.
-    ids.iter().map(ticks).sum::<u64>() as f64 / 100.0
+    ids.iter().filter_map(|id| Some(seconds(&stat(&id.to_string())?[11..13]))).sum()
+}
+
+/// The processor time of this process's children that have ended.
+pub fn ended_children_seconds() -> f64 {
+    seconds(&stat("self").expect("this process is there")[13..15])
+}
+
+/// What the kernel says of a process, from its state on; none where there is no such process.
+fn stat(id: &str) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name may hold anything, and ends with the last bracket.
+    Some(text.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
+}
+
+/// The sum of times. The kernel tells user programs hundredths of a second, whatever its own clock does.
+fn seconds(ticks: &[String]) -> f64 {
+    ticks.iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>() as f64 / 100.0
 }
 
 /// The same to the nanosecond, without the threads that have ended.
