@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_models::Reader;
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,12 +14,12 @@ use crate::harness::{Connection, Load, SETOSA, Server, Sidecar, World, eventuall
 
 #[test]
 fn sigterm_lets_the_request_at_hand_finish_and_turns_new_ones_away() {
-    let mut server = Server::start(&[]);
+    // Longer than anybody waits here: what ends it is the request's end.
+    let mut server = Server::start(&["--drain-timeout-s", "600"]);
     let mut idle = Connection::open(server.listen);
     assert_eq!(idle.ask("POST", "/predict", "", SETOSA).unwrap().status, 200);
     let (mut connection, withheld) = server.half_asked();
 
-    let told = Instant::now();
     server.program.signal(Signal::TERM);
     let ready = eventually("readiness fails", || Some(server.probe("/ready")).filter(|answer| answer.status == 503));
     assert_eq!(ready.body, "draining\n");
@@ -33,7 +33,6 @@ fn sigterm_lets_the_request_at_hand_finish_and_turns_new_ones_away() {
     assert_eq!(answer.ok()["prediction"], json!([0]));
     assert!(connection.closed());
     assert_eq!(server.program.ended(), 0);
-    assert!(told.elapsed() < Duration::from_secs(8), "it ended with the request, not with the drain's time");
 }
 
 /// Orchestrators stop what they have just started. A server that says that it listens must not die of the signal.
@@ -62,12 +61,11 @@ fn a_sigterm_right_after_the_start_is_a_clean_end() {
 
 #[test]
 fn a_request_that_never_comes_does_not_hold_the_end_up() {
-    let mut server = Server::start(&["--drain-timeout-s", "0.3"]);
+    // The request alone would keep it for longer than anybody waits here.
+    let mut server = Server::start(&["--drain-timeout-s", "0.3", "--request-timeout-s", "600"]);
     let (_connection, _) = server.half_asked();
-    let told = Instant::now();
     server.program.signal(Signal::TERM);
     assert_eq!(server.program.ended(), 0);
-    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
 }
 
 #[test]

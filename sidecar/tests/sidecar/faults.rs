@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_sidecar::agent::Pass;
 use mainstay_sidecar::{Health, Outcome, Sync};
@@ -55,11 +55,9 @@ fn a_remote_that_never_answers_is_cut_at_the_deadline_and_its_worker_killed() {
     let mut bench = Bench::following(&format!("http://{}/config", listener.local_addr().unwrap()));
     bench.settings.request_deadline = Duration::from_millis(700);
     let mut sidecar = bench.open();
-    let started = Instant::now();
+    // Nothing else would end the question so soon: libgit2 itself waits longer, and says something else.
     let problem = retry(sidecar.reconcile());
-    let took = started.elapsed();
     assert!(problem.contains("within 0.7 s: the git worker was killed"), "{problem}");
-    assert!((Duration::from_millis(700)..Duration::from_millis(1500)).contains(&took), "{took:?}");
     assert_eq!(sidecar.agent().unwrap().git_worker_id(), None);
     // Its end of the connection is closed, so it is gone.
     let mut connection = listener.accept().unwrap().0;
@@ -126,17 +124,25 @@ fn a_remote_that_drips_is_left_and_its_worker_ended() {
 #[test]
 fn a_stop_does_not_wait_for_a_hung_remote() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let bench = Bench::following(&format!("http://{}/config", listener.local_addr().unwrap()));
+    let mut bench = Bench::following(&format!("http://{}/config", listener.local_addr().unwrap()));
+    bench.settings.request_deadline = Duration::from_secs(3600);
     let sidecar = bench.open();
     let control = bench.control.clone();
     let running = std::thread::spawn(move || sidecar.run());
-    // It hangs once the connection is there.
-    let connection = listener.accept().unwrap();
-    let asked = Instant::now();
+    let mut connection = listener.accept().unwrap().0;
+    // With a byte of an answer now and then, nothing ends the question but the stop.
+    let host = std::thread::spawn(move || {
+        let mut sent = connection.write_all(b"HTTP/1.1 200 OK\r\nX: ");
+        while sent.is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+            sent = connection.write_all(b"x");
+        }
+    });
     control.stop();
+    eventually("the sidecar stops", || running.is_finished().then_some(()));
     assert_eq!(running.join().unwrap(), Outcome::Synced);
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    drop(connection);
+    // Nobody reads the answer any more: the worker is gone.
+    host.join().unwrap();
 }
 
 #[test]
