@@ -136,7 +136,7 @@ pub struct Arguments {
     once: bool,
 }
 
-fn parse_verify(text: &str) -> Result<Verify, String> {
+pub fn parse_verify(text: &str) -> Result<Verify, String> {
     match text {
         "none" => Ok(Verify::None),
         "head" => Ok(Verify::Head),

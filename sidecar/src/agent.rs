@@ -257,7 +257,7 @@ impl Agent {
 
         let live = self.live.as_ref();
         let (settings, environment) = (&self.settings.trust, &self.settings.environment);
-        let mut judge = Judge { settings, environment, git: &mut self.git, board: &self.board, counts: true };
+        let mut judge = Judge { settings, environment, git: &mut self.git, board: Some(&self.board), counts: true };
         let ready = judge.check(&commit, live).and_then(|verified| self.prepare(&commit, times, verified));
         if let Err(Trouble::Refused(refusal)) = &ready {
             warn!(%commit, %refusal, "refused a commit");

@@ -251,6 +251,7 @@ impl Sidecar {
             worker_arguments: settings.worker_arguments,
             folder: settings.git_folder.unwrap_or_else(|| settings.store.join("git")),
             lender: None,
+            in_place: false,
             address: settings.repository,
             reference: settings.reference,
             credentials: settings.credentials,

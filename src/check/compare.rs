@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_models::spec::{Domain, Dtype, Feature, Metric, Output, OutputKind, OutputTensor};
-use mainstay_models::{ModelName, ModelSpec, Version};
+use mainstay_models::{CommitId, ModelName, ModelSpec, Version};
 use serde::{Deserialize, Serialize};
 
 use super::CheckError;
@@ -17,6 +17,8 @@ const INFO_BYTES_MAX: u64 = 64 << 20;
 /// What a live server serves.
 #[derive(Debug)]
 pub struct Live {
+    /// The commit of its release; none where it has no release, or that is not known.
+    pub commit: Option<CommitId>,
     models: BTreeMap<ModelName, LiveVersion>,
 }
 
@@ -54,7 +56,13 @@ struct LiveFeature {
 
 #[derive(Deserialize)]
 struct Info {
+    release: Option<InfoRelease>,
     models: Vec<InfoModel>,
+}
+
+#[derive(Deserialize)]
+struct InfoRelease {
+    commit: CommitId,
 }
 
 #[derive(Deserialize)]
@@ -105,12 +113,14 @@ impl Live {
             let stable = model.stable?;
             Some((model.name, model.versions.into_iter().find(|version| version.version == stable)?))
         };
-        Ok(Self { models: info.models.into_iter().filter_map(stable).collect() })
+        let commit = info.release.map(|release| release.commit);
+        Ok(Self { commit, models: info.models.into_iter().filter_map(stable).collect() })
     }
 
     /// What is live, by the cards of the stable versions.
     pub fn of(cards: &[ModelSpec]) -> Self {
-        Self { models: cards.iter().map(|card| (card.name.clone(), LiveVersion::of(card))).collect() }
+        let models = cards.iter().map(|card| (card.name.clone(), LiveVersion::of(card))).collect();
+        Self { commit: None, models }
     }
 
     /// What would change if `wanted` were the stable versions.

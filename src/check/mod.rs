@@ -1,7 +1,7 @@
 //! `mainstay check`: what the sidecar and the server would say of a configuration repository, before it is merged.
 //!
-//! Nothing is checked here: the files go through the sidecar's resolution, into a store of their own, and each version
-//! through the server's trial in a child process.
+//! Nothing is checked here: the commit goes before the sidecar's judge, the files go through the sidecar's resolution,
+//! into a store of their own, and each version through the server's trial in a child process.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
@@ -9,19 +9,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use mainstay_models::{Blob, EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Version};
+use mainstay_models::yaml::FILE_BYTES_MAX;
+use mainstay_models::{Blob, CommitId, EnvironmentName, ModelName, ModelSpec, Publisher, Reader, Serving, Version};
 use mainstay_server::reload::{Trial, TrialError};
 use mainstay_sidecar::Control;
-use mainstay_sidecar::desired::{Desired, desired};
+use mainstay_sidecar::desired::{Desired, Unread, desired};
 use mainstay_sidecar::fetch::Fetcher;
 use mainstay_sidecar::supply::Supply;
 use mainstay_sidecar::trouble::{Refusal, Trouble};
-use mainstay_sidecar::trust::{self, model};
+use mainstay_sidecar::trust::checkout::{Checkout, CheckoutError};
+use mainstay_sidecar::trust::{self, Verified, Verify, model};
 use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::artifacts::Artifacts;
-use crate::failed;
+use crate::sync::parse_verify;
+use crate::{USAGE, failed};
 
 pub mod compare;
 pub mod files;
@@ -40,9 +43,15 @@ pub const ARTIFACT_BYTES_MAX: u64 = 64 << 20;
 /// git are fetched and checked too where --allow-artifacts-from says so; else only what the cards say is. In GitHub
 /// Actions, what is wrong becomes an annotation at its file and line.
 ///
-/// Exit codes: 0 good, 1 something would be refused or would not load, 2 the live server cannot be asked, 64 the command
+/// With --verify, also judges the commit that is checked out, as a sidecar that has the live one would:
+///
+///     mainstay check --verify strict --allowed-signers FILE --since $(git merge-base origin/main HEAD)
+///
+/// Exit codes: 0 good, 1 something would be refused or would not load, 2 it cannot be told: the live server, the
+/// repository or an artifact cannot be read, the clone is shallow, or files are not as they were committed; 64 the command
 /// line is wrong.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// A checkout of the configuration repository.
     #[arg(value_name = "PATH", default_value = ".")]
@@ -57,7 +66,7 @@ pub struct Arguments {
     live: Option<String>,
 
     #[command(flatten)]
-    signatures: Signatures,
+    trust: Trust,
 
     #[command(flatten)]
     artifacts: Artifacts,
@@ -65,6 +74,43 @@ pub struct Arguments {
     /// Print one JSON document instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// What is asked of the commit that is checked out, and of versions.
+#[derive(clap::Args)]
+struct Trust {
+    /// Judge the commit that is checked out as `mainstay sync` does with the same flags: it must descend from the live one,
+    /// and be signed (head), or every commit since the live one (strict).
+    ///
+    /// PATH must be the top of a clone, and its files be as they were committed. Without --since and --live nothing is known to
+    /// be live, and strict verifies the newest commit alone, and says so.
+    #[arg(long, value_name = "none|head|strict", value_parser = parse_verify)]
+    verify: Option<Verify>,
+
+    /// The whole id of the commit that is live [default: that of --live].
+    #[arg(long, value_name = "COMMIT", requires = "verify")]
+    since: Option<CommitId>,
+
+    /// Also let a commit pass that does not descend from the live one.
+    #[arg(long, requires = "verify")]
+    allow_rewind: bool,
+
+    /// Refuse every version that is not signed by a `modelKey` of the allowed signers, as the sidecar does.
+    #[arg(long)]
+    verify_models: bool,
+
+    /// The sidecar's file of allowed signers.
+    #[arg(long, value_name = "FILE")]
+    allowed_signers: Option<PathBuf>,
+}
+
+impl Trust {
+    fn settings(&self) -> Result<trust::Settings, CheckError> {
+        let Self { verify, allow_rewind, verify_models, ref allowed_signers, .. } = *self;
+        let (verify, allowed_signers) = (verify.unwrap_or_default(), allowed_signers.clone());
+        let settings = trust::Settings { verify, verify_models, allowed_signers, allow_rewind };
+        if settings.is_complete() { Ok(settings) } else { Err(CheckError::Signers(mainstay_sidecar::Error::Signers)) }
+    }
 }
 
 /// Whose signatures versions must have.
@@ -83,6 +129,8 @@ pub struct Signatures {
 #[derive(Debug, Serialize)]
 pub struct Findings {
     environment: EnvironmentName,
+    /// The commit that was judged; none where the files alone were asked about.
+    commit: Option<Judged>,
     /// Why the sidecar would refuse the commit.
     refused: Option<Refusal>,
     pub versions: Vec<Finding>,
@@ -90,6 +138,16 @@ pub struct Findings {
     together: Vec<BTreeSet<ModelName>>,
     /// Against what is live; empty where nothing was compared, or nothing differs.
     differences: Vec<Difference>,
+}
+
+/// The commit that is checked out, before the sidecar's judge.
+#[derive(Debug, Serialize)]
+pub struct Judged {
+    id: CommitId,
+    /// What it was held against; none where nothing is known to be live.
+    live: Option<CommitId>,
+    /// Who signed it; none where it is refused, or no signature is asked for.
+    verified: Option<Verified>,
 }
 
 /// What was found of one version.
@@ -122,6 +180,10 @@ pub enum CheckError {
     Store(#[from] mainstay_models::store::OpenError),
     #[error("{0}")]
     Unreadable(String),
+    #[error(transparent)]
+    Signers(mainstay_sidecar::Error),
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
     #[error("cannot ask the live server at {url}")]
     Live { url: String, source: Box<ureq::Error> },
 }
@@ -159,18 +221,26 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             }
             if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error @ CheckError::Live { .. }) => failed(&error, 2),
+        Err(error @ CheckError::Signers(_)) => failed(&error, USAGE),
+        Err(error @ (CheckError::Live { .. } | CheckError::Checkout(_) | CheckError::Unreadable(_))) => {
+            failed(&error, 2)
+        }
         Err(error) => failed(&error, 1),
     }
 }
 
 fn check(arguments: &Arguments) -> Result<Vec<Findings>, CheckError> {
+    let Trust { verify, since, .. } = &arguments.trust;
+    let mut checker = Checker::new(&arguments.path, &arguments.artifacts, arguments.trust.settings()?)?;
+    if verify.is_some() {
+        checker.look_at_the_commit()?;
+    }
     let environments = match arguments.environments.as_slice() {
-        [] => files::environments(&arguments.path)?,
+        [] => checker.environments()?,
         given => given.to_vec(),
     };
     let live = arguments.live.as_deref().map(compare::Live::ask).transpose()?;
-    let checker = Checker::new(&arguments.path, &arguments.artifacts, &arguments.signatures)?;
+    checker.live = since.clone().or_else(|| live.as_ref()?.commit.clone());
     environments.into_iter().map(|environment| checker.environment(environment, live.as_ref())).collect()
 }
 
@@ -181,47 +251,81 @@ pub fn environment(
     artifacts: &Artifacts,
     signatures: &Signatures,
 ) -> Result<Findings, CheckError> {
-    Checker::new(root, artifacts, signatures)?.environment(environment.clone(), None)
+    let trust = trust::Settings {
+        verify_models: signatures.verify_models,
+        allowed_signers: signatures.allowed_signers.clone(),
+        ..trust::Settings::default()
+    };
+    Checker::new(root, artifacts, trust)?.environment(environment.clone(), None)
 }
 
 /// A checkout, and a store of its own to put its bytes into.
 struct Checker<'a> {
     root: &'a Path,
     trust: trust::Settings,
+    /// None where the files alone are asked about.
+    checkout: Option<Checkout>,
+    /// What the checkout's commit is held against.
+    live: Option<CommitId>,
     publisher: Arc<Publisher>,
     /// None where nothing may be fetched.
     fetcher: Option<Fetcher>,
     trial: Trial,
-    /// The store's; last, since the store is in it.
-    _folder: TempDir,
+    /// The store's, and git's; last, since both work in it.
+    folder: TempDir,
 }
 
 impl<'a> Checker<'a> {
-    fn new(root: &'a Path, artifacts: &Artifacts, signatures: &Signatures) -> Result<Self, CheckError> {
+    fn new(root: &'a Path, artifacts: &Artifacts, trust: trust::Settings) -> Result<Self, CheckError> {
         let folder = tempfile::tempdir().map_err(CheckError::Folder)?;
         let publisher = Arc::new(Publisher::open(folder.path())?);
         let program = std::env::current_exe().map_err(CheckError::Folder)?;
         let fetcher = Fetcher::new(artifacts.settings(), None, Control::new(), None);
         let fetcher = artifacts.any_allowed().then_some(fetcher);
-        let trust = trust::Settings {
-            verify_models: signatures.verify_models,
-            allowed_signers: signatures.allowed_signers.clone(),
-            ..trust::Settings::default()
-        };
-        Ok(Self { root, trust, publisher, fetcher, trial: Trial { program }, _folder: folder })
+        let (checkout, live) = (None, None);
+        Ok(Self { root, trust, checkout, live, publisher, fetcher, trial: Trial { program }, folder })
     }
 
-    fn environment(&self, environment: EnvironmentName, live: Option<&compare::Live>) -> Result<Findings, CheckError> {
+    /// From here on asks about the commit that is checked out too.
+    fn look_at_the_commit(&mut self) -> Result<(), CheckError> {
+        let (program, scratch) = (self.trial.program.clone(), self.folder.path().join("git"));
+        self.checkout = Some(Checkout::open(self.root, program, scratch)?);
+        Ok(())
+    }
+
+    /// The environments of the checkout, in the order of their names; of the commit too, where that is asked about.
+    fn environments(&mut self) -> Result<Vec<EnvironmentName>, CheckError> {
+        let mut names = files::environments(self.root)?;
+        if let Some(checkout) = &mut self.checkout {
+            for name in checkout.environments()? {
+                let file = checkout.read(&Serving::path(&name), FILE_BYTES_MAX as u64);
+                if !names.contains(&name) && !matches!(file, Err(Unread::Missing)) {
+                    names.push(name);
+                }
+            }
+            names.sort();
+        }
+        Ok(names)
+    }
+
+    fn environment(
+        &mut self,
+        environment: EnvironmentName,
+        live: Option<&compare::Live>,
+    ) -> Result<Findings, CheckError> {
         let mut findings = Findings {
             environment,
+            commit: None,
             refused: None,
             versions: Vec::new(),
             together: Vec::new(),
             differences: Vec::new(),
         };
-        let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
-        let resolved = desired(&findings.environment, read).and_then(|desired| {
-            model::check(&self.trust, &findings.environment, &desired.versions, None, read)?;
+        let resolved = self.judge(&mut findings).and_then(|()| {
+            let (root, trust, checkout) = (self.root, &self.trust, &mut self.checkout);
+            let mut read = |path: &str, bytes_max| read(root, checkout, path, bytes_max);
+            let desired = desired(&findings.environment, &mut read)?;
+            model::check(trust, &findings.environment, &desired.versions, None, read)?;
             self.add(desired)
         });
         let (desired, unseen) = match resolved {
@@ -266,18 +370,39 @@ impl<'a> Checker<'a> {
         Ok(findings)
     }
 
+    /// Asks the sidecar's judge about the commit, where that is asked about.
+    fn judge(&mut self, findings: &mut Findings) -> Result<(), Trouble> {
+        let Some(checkout) = &mut self.checkout else { return Ok(()) };
+        let judged = Judged { id: checkout.commit().clone(), live: self.live.clone(), verified: None };
+        let judged = findings.commit.insert(judged);
+        judged.verified = checkout.judge(&self.trust, &findings.environment, self.live.as_ref())?;
+        Ok(())
+    }
+
     /// Puts every blob into the store, which verifies it. Gives also the blobs that nobody may fetch.
-    fn add(&self, mut desired: Desired) -> Result<(Desired, BTreeSet<Blob>), Trouble> {
+    fn add(&mut self, mut desired: Desired) -> Result<(Desired, BTreeSet<Blob>), Trouble> {
         // Git LFS brings its files into a checkout by itself.
         let supply = Supply { artifact_bytes_max: ARTIFACT_BYTES_MAX, lfs: None };
         let mut wanted = Vec::new();
         for source in std::mem::take(&mut desired.sources) {
-            let read = |path: &str, bytes_max| files::read(self.root, path, bytes_max);
+            let read = |path: &str, bytes_max| read(self.root, &mut self.checkout, path, bytes_max);
             wanted.extend(supply.add(&self.publisher, source, read)?);
         }
         match &self.fetcher {
             Some(fetcher) => fetcher.fetch(&self.publisher, &wanted, || true).map(|()| (desired, BTreeSet::new())),
             None => Ok((desired, wanted.iter().map(|wanted| wanted.blob).collect())),
+        }
+    }
+}
+
+/// The content of a file of a checkout, which must be that of the commit where that is asked about.
+fn read(root: &Path, checkout: &mut Option<Checkout>, path: &str, bytes_max: u64) -> Result<Vec<u8>, Unread> {
+    let here = files::read(root, path, bytes_max);
+    match checkout {
+        None => here,
+        Some(checkout) => {
+            let committed = checkout.read(path, bytes_max);
+            files::same(path, checkout.commit(), here, committed)
         }
     }
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::print_stdout, reason = "the findings are what the command is asked for")]
 
+use mainstay_sidecar::trust::Verified;
+
 use super::compare::{Difference, MetricMove};
-use super::{Finding, Findings};
+use super::{Finding, Findings, Judged};
 
 /// One JSON document: a list with an entry per environment.
 pub fn json(findings: &[Findings]) {
@@ -14,11 +16,14 @@ pub fn json(findings: &[Findings]) {
 pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
     let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
     let (good, bad) = (|text: &str| paint("32", text), |text: &str| paint("31", text));
-    for Findings { environment, refused, versions, together, differences } in findings {
+    for Findings { environment, commit, refused, versions, together, differences } in findings {
         println!("{}", paint("1", &format!("environment {environment}")));
         if let Some(refusal) = refused {
             println!("  {} {refusal}", bad("would be refused:"));
             continue;
+        }
+        if let Some(commit) = commit {
+            println!("  {} {}", good("good"), judged(commit));
         }
         for Finding { model, version, stable, golden_rows, loaded, failed, held, .. } in versions {
             let role = if *stable { "stable" } else { "preview" };
@@ -63,16 +68,37 @@ pub fn text(findings: &[Findings], live: Option<&str>, colour: bool) {
     }
 }
 
+/// What a commit may do, and by whose word.
+fn judged(Judged { id, live, verified }: &Judged) -> String {
+    let live = live
+        .as_ref()
+        .map_or("nothing is known to be live".to_owned(), |live| format!("may follow the live {}", live.short()));
+    let signed = verified.as_ref().map_or(String::new(), |verified| {
+        let Verified { signer, fingerprint, commits, note, .. } = verified;
+        let (plural, note) =
+            (if *commits == 1 { "" } else { "s" }, note.map_or(String::new(), |note| format!(" ({note})")));
+        format!("; signed by {signer} ({fingerprint}), {commits} commit{plural} verified{note}")
+    });
+    format!("commit {}: {live}{signed}", id.short())
+}
+
 /// Workflow commands of GitHub Actions, which it shows at the file and line that they name.
 pub fn annotate(findings: &[Findings]) {
     for Findings { refused, versions, differences, environment, .. } in findings {
         if let Some(refusal) = refused {
-            let message = if refusal.field.is_empty() {
+            let message = if refusal.file.is_empty() {
+                format!("{environment}: {}", refusal.problem)
+            } else if refusal.field.is_empty() {
                 refusal.problem.clone()
             } else {
                 format!("{}: {}", refusal.field, refusal.problem)
             };
-            println!("::error file={},line={}::{}", property(&refusal.file), refusal.line.max(1), data(&message));
+            // The commit itself lies in no file.
+            let place = match refusal.file.as_str() {
+                "" => String::new(),
+                file => format!("file={},line={}", property(file), refusal.line.max(1)),
+            };
+            println!("::error {place}::{}", data(&message));
         }
         for version in versions {
             if let Some(reason) = &version.failed {

@@ -147,7 +147,7 @@ impl Agent {
             };
             let checked = stable.and_then(|stable| {
                 let Some(mut stable) = stable.filter(|stable| !self.is_bad(current, stable)) else { return Ok(None) };
-                let (settings, git, board) = (&self.settings.trust, &mut self.git, &self.board);
+                let (settings, git, board) = (&self.settings.trust, &mut self.git, Some(&*self.board));
                 Judge { settings, environment: &environment, git, board, counts: false }.check_earlier(&commit)?;
                 let versions: Vec<_> = stable.iter().map(|stable| stable.files.clone()).collect();
                 let (trust, git) = (&self.settings.trust, &mut self.git);

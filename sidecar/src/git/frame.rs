@@ -26,6 +26,8 @@ pub struct Job {
     pub lender: Option<PathBuf>,
     /// The repository.
     pub address: Address,
+    /// Whether the repository is read where it lies.
+    pub in_place: bool,
     /// What is followed.
     pub reference: Reference,
     /// How to be let in.
@@ -254,6 +256,17 @@ pub enum Failure {
     Damaged {
         /// How it showed.
         reason: String,
+    },
+    /// The repository, which is read where it lies, lacks commits.
+    #[error(
+        "{address} is a shallow clone that does not hold every commit since the live {earlier}: fetch them with \
+         `git fetch --unshallow` (for actions/checkout: `fetch-depth: 0`)"
+    )]
+    Shallow {
+        /// The repository.
+        address: String,
+        /// The first digits of the commit that its history is to reach.
+        earlier: String,
     },
     /// The commit has no such file.
     #[error("{path} is not in the commit")]

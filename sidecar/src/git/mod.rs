@@ -53,6 +53,9 @@ pub struct Settings {
     pub lender: Option<PathBuf>,
     /// The repository.
     pub address: Address,
+    /// Whether the repository is a folder that is read where it lies, and never written to, instead of a mirror of it. What
+    /// is followed is then the commit that is checked out there.
+    pub in_place: bool,
     /// What is followed.
     pub reference: Reference,
     /// How to be let in.
@@ -286,6 +289,7 @@ impl Git {
             home: self.settings.folder.clone(),
             lender: self.settings.lender.clone(),
             address: self.settings.address.clone(),
+            in_place: self.settings.in_place,
             reference: self.settings.reference.clone(),
             credentials: self.settings.credentials.clone(),
             token,

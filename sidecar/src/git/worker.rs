@@ -134,6 +134,10 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
     let home = Home::open(job)?;
     let reply = match &job.request {
         Request::Advertise => Reply::Advertised(advertise(job, &home)?),
+        // What lies here already need not come.
+        Request::Fetch if home.in_place.is_some() => {
+            Reply::Fetched(Fetched { advertised: advertise(job, &home)?, bytes: 0 })
+        }
         Request::Fetch if home.packs() >= PACKS_MAX => Reply::Fetched(home.renewing(|repo| fetch(job, repo))?),
         Request::Fetch => {
             // One that was whole when a worker was killed is as easily fetched.
@@ -151,7 +155,9 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
             Reply::Folder(home.healing(|repo| folder(repo, commit, name, *entries_max))?)
         }
         Request::Lineage { commit, earlier, commits_max } => {
-            Reply::Lineage(home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?)
+            let lineage = home.healing(|repo| lineage(repo, commit, earlier, *commits_max))?;
+            home.check_whole(&lineage, earlier)?;
+            Reply::Lineage(lineage)
         }
         Request::History { commit, paths, commits_max, entries_max } => {
             Reply::History(home.healing(|repo| history(repo, commit, paths, *commits_max, *entries_max))?)
@@ -164,6 +170,8 @@ fn answer(job: &Job) -> Result<Answer, Failure> {
 struct Home {
     folder: PathBuf,
     lender: Option<PathBuf>,
+    /// The repository, where that is read instead of a mirror.
+    in_place: Option<PathBuf>,
 }
 
 /// Whether the mirror is at fault, which is cured by throwing it away, or something else.
@@ -180,7 +188,8 @@ impl From<Failure> for Fault {
 
 impl Home {
     fn open(job: &Job) -> Result<Self, Failure> {
-        let home = Self { folder: job.home.clone(), lender: job.lender.clone() };
+        let in_place = job.address.folder().filter(|_| job.in_place).map(Path::to_owned);
+        let home = Self { folder: job.home.clone(), lender: job.lender.clone(), in_place };
         home.prepare(job).map_err(|e| home.unusable(&e.to_string()))?;
         Ok(home)
     }
@@ -222,6 +231,9 @@ impl Home {
     /// The mirror; an empty one where there is none that can be used. Opened for each question, since an open
     /// repository keeps packs mapped that are deleted.
     fn repository(&self) -> Result<Repository, Failure> {
+        if let Some(folder) = &self.in_place {
+            return Repository::open(folder).map_err(|e| unread(folder, &e));
+        }
         let path = self.mirror();
         if let Ok(repo) = Repository::open_bare(&path)
             && repo.config().is_ok_and(|config| config.get_bool("http.followRedirects").is_ok_and(|follow| !follow))
@@ -262,13 +274,30 @@ impl Home {
 
     /// Runs `question` on the mirror, and throws the mirror away if that shows it to be damaged.
     fn healing<T>(&self, question: impl FnOnce(&Repository) -> Result<T, Fault>) -> Result<T, Failure> {
-        question(&self.repository()?).map_err(|fault| match fault {
-            Fault::Other(failure) => failure,
-            Fault::Mirror(error) => match self.discard() {
+        question(&self.repository()?).map_err(|fault| match (fault, &self.in_place) {
+            (Fault::Other(failure), _) => failure,
+            (Fault::Mirror(error), Some(folder)) => unread(folder, &error),
+            (Fault::Mirror(error), None) => match self.discard() {
                 Ok(()) => Failure::Damaged { reason: excerpt(error.message()) },
                 Err(failure) => failure,
             },
         })
+    }
+
+    /// Refuses to say how a commit stands to an earlier one where a repository that is read where it lies lacks what the
+    /// answer depends on. A mirror never does.
+    fn check_whole(&self, lineage: &Lineage, earlier: &CommitId) -> Result<(), Failure> {
+        let Some(folder) = &self.in_place else { return Ok(()) };
+        let repo = self.repository()?;
+        // The commits whose parents were left out.
+        let edge = std::fs::read_to_string(repo.commondir().join("shallow")).unwrap_or_default();
+        let mut edge = edge.lines().peekable();
+        let unknown = edge.peek().is_some() && matches!(lineage.relation, Relation::Apart | Relation::Gone);
+        if unknown || edge.any(|id| lineage.commits.iter().any(|commit| commit.as_str() == id)) {
+            let (address, earlier) = (folder.display().to_string(), earlier.short().to_owned());
+            return Err(Failure::Shallow { address, earlier });
+        }
+        Ok(())
     }
 
     fn discard(&self) -> Result<(), Failure> {
@@ -300,7 +329,17 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// A repository that is read where it lies, and cannot be.
+fn unread(folder: &Path, error: &git2::Error) -> Failure {
+    let (attempt, address) = ("read the repository".to_owned(), folder.display().to_string());
+    Failure::Remote { attempt, address, reason: excerpt(error.message()) }
+}
+
 fn advertise(job: &Job, home: &Home) -> Result<Advertised, Failure> {
+    if home.in_place.is_some() {
+        let commit = home.healing(|repo| repo.refname_to_id("HEAD").map_err(Fault::Mirror))?;
+        return Ok(Advertised { commit: commit_id(commit), name: "HEAD".to_owned() });
+    }
     if let Some(commit) = job.reference.commit() {
         let name = commit.to_owned();
         return Ok(Advertised { commit: commit.parse().expect("40 hexadecimal digits are a commit id"), name });

@@ -8,6 +8,7 @@
 //! model     whether a version's files are signed by somebody who may sign models
 //! ssh, openpgp   one kind of signature each
 //! touched   what two commits have different
+//! checkout  asks the same of a commit that is checked out, before it is pushed or merged
 //! ```
 //!
 //! The commits come from the git worker; nothing is verified in it or by libgit2.
@@ -22,6 +23,7 @@ use crate::board::{Board, now_unix_ms};
 use crate::git::{self, Failure, Git, Relation, Signed};
 use crate::trouble::{Refusal, Trouble};
 
+pub mod checkout;
 pub mod model;
 mod openpgp;
 pub mod signers;
@@ -111,7 +113,8 @@ pub(crate) struct Judge<'a> {
     pub settings: &'a Settings,
     pub environment: &'a EnvironmentName,
     pub git: &'a mut Git,
-    pub board: &'a Board,
+    /// None where no sidecar runs.
+    pub board: Option<&'a Board>,
     /// Whether the metrics tell of signatures: what is passed over in the past is nobody's attempt of today.
     pub counts: bool,
 }
@@ -124,7 +127,8 @@ impl Judge<'_> {
         let (mut relation, mut between) = (None, Vec::new());
         if let (Some(live), Some(lineage)) = (live, lineage) {
             if !self.settings.allow_rewind {
-                check_descent(commit, live, lineage.relation).inspect_err(|_| self.board.rewind_refused())?;
+                let count = |_: &Refusal| self.board.iter().for_each(|board| board.rewind_refused());
+                check_descent(commit, live, lineage.relation).inspect_err(count)?;
             }
             if self.settings.verify == Verify::Strict && !lineage.complete && lineage.relation != Relation::Gone {
                 let (commit, live) = (commit.short(), live.short());
@@ -144,7 +148,7 @@ impl Judge<'_> {
         let mut newest = None;
         // The oldest first, since that is the first that somebody has to mend.
         for claim in claims.iter().rev() {
-            self.board.beat();
+            self.board.iter().for_each(|board| board.beat());
             let (name, fingerprint) = self.verify(&signers, claim)?;
             if claim.commit == *commit {
                 newest = Some((name, fingerprint));
@@ -187,16 +191,16 @@ impl Judge<'_> {
                 return Err(self.distrust(commit, distrust));
             }
         }
-        if self.counts {
-            self.board.signature_verified();
+        if let Some(board) = self.board.filter(|_| self.counts) {
+            board.signature_verified();
         }
         let signer = entries.first().expect("a good signature is by somebody");
         Ok((signer.name.clone(), signer.fingerprint.clone()))
     }
 
     fn distrust(&self, commit: &CommitId, distrust: Distrust) -> Trouble {
-        if self.counts {
-            self.board.signature_failed(distrust.reason);
+        if let Some(board) = self.board.filter(|_| self.counts) {
+            board.signature_failed(distrust.reason);
         }
         let path = self.settings.allowed_signers.as_deref().unwrap_or(std::path::Path::new("")).display();
         Refusal::commit(format!(

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -14,7 +13,7 @@ use mainstay_sidecar::git::{Error, Failure};
 use mainstay_sidecar::{Credentials, Sidecar};
 use tempfile::TempDir;
 
-use crate::harness::{Bench, LONG, Repo, Responder, git, git_borrowing, git_with, http, worker_program};
+use crate::harness::{Bench, LONG, Repo, Responder, files_below, git, git_borrowing, git_with, http, worker_program};
 
 #[test]
 fn branches_tags_full_names_and_commits_are_followed() {
@@ -348,6 +347,7 @@ fn a_worker_whose_parent_is_gone_ends_whatever_it_waits_for() {
     let job = serde_json::to_vec(&serde_json::json!({
         "home": folder.path(),
         "address": format!("http://{}/config", listener.local_addr().unwrap()),
+        "in_place": false,
         "reference": "main",
         "credentials": {},
         "transfer_bytes_max": 0,
@@ -444,13 +444,4 @@ fn what_another_mirror_has_is_borrowed_and_not_fetched_again() {
     assert!(borrowing.read(&second, "noise", 1 << 20).is_err());
     assert!(borrowing.fetch().unwrap().bytes > whole / 2);
     assert_eq!(borrowing.read(&second, "noise", 1 << 20).unwrap(), noise);
-}
-
-/// The files in a folder, and in all that it holds.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect();
-    files.sort();
-    files
 }

@@ -270,6 +270,7 @@ fn git_settings(
         worker_arguments: Vec::new(),
         folder: folder.join("git"),
         lender: None,
+        in_place: false,
         address: address.parse().unwrap(),
         reference: reference.parse().unwrap(),
         credentials,
@@ -279,6 +280,15 @@ fn git_settings(
         pace: LONG,
         pace_bytes: 1,
     }
+}
+
+/// The files in a folder, and in all that it holds.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
 }
 
 pub fn refusal(pass: Pass) -> String {

@@ -84,6 +84,7 @@ impl Scene {
                 worker_arguments: vec!["-c".to_owned(), tee, file_name, program],
                 folder: settings.store.join("git"),
                 lender: None,
+                in_place: false,
                 address: settings.repository.clone(),
                 reference: settings.reference.clone(),
                 credentials: settings.credentials.clone(),

@@ -1,12 +1,15 @@
-//! A key that signs a version's folder as `model_signing sign key` does, for tests that must not need Python. That the real
-//! program does the same is shown where signatures are verified, and by the tests that `.ci/peers` runs.
+//! Keys that sign as the real programs do, for tests that must not need them: a version's folder as `model_signing sign key`,
+//! and a commit as `git commit -S` with `ssh-keygen`. That those do the same is shown where signatures are verified, and for
+//! models by the tests that `.ci/peers` runs.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mainstay_models::CommitId;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -14,6 +17,8 @@ use openssl::pkey::{PKey, Private};
 use openssl::sha::sha256;
 use openssl::sign::Signer;
 use serde_json::json;
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
+use ssh_key::{HashAlg, LineEnding};
 
 pub struct ModelKey(PKey<Private>);
 
@@ -69,6 +74,43 @@ impl ModelKey {
             },
         });
         fs::write(folder.join("model.sig"), bundle.to_string()).unwrap();
+    }
+}
+
+/// Somebody who signs commits.
+pub struct Person {
+    name: &'static str,
+    pub key: PrivateKey,
+}
+
+impl Person {
+    pub fn new(name: &'static str) -> Self {
+        let seed = [name.as_bytes()[0]; 32];
+        Self { name, key: PrivateKey::from(Ed25519Keypair::from_seed(&seed)) }
+    }
+
+    /// Signs the newest commit of a clone, as `git commit --amend -S` would.
+    pub fn sign(&self, clone: &Path) -> CommitId {
+        let git = |arguments: &[&str]| {
+            let output = Command::new("git").current_dir(clone).args(arguments).output().unwrap();
+            assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let object = git(&["cat-file", "commit", "HEAD"]);
+        let pem = self.key.sign("git", HashAlg::Sha512, object.as_bytes()).unwrap().to_pem(LineEnding::LF).unwrap();
+        let (head, message) = object.split_once("\n\n").unwrap();
+        let object = format!("{head}\ngpgsig {}\n\n{message}", pem.trim_end().replace('\n', "\n "));
+        let file = clone.join(".git/signed");
+        fs::write(&file, object).unwrap();
+        let id = git(&["hash-object", "-t", "commit", "-w", file.to_str().unwrap()]);
+        git(&["reset", "--soft", "--quiet", id.trim()]);
+        id.trim().parse().unwrap()
+    }
+
+    /// Their entry in the file of allowed signers.
+    pub fn entry(&self, limits: &str) -> String {
+        let key = self.key.public_key().to_openssh().unwrap();
+        format!("  - name: {}\n    ssh: {key}\n{limits}", self.name)
     }
 }
 

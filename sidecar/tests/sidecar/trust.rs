@@ -5,42 +5,13 @@ use std::path::PathBuf;
 
 use mainstay_sidecar::Sidecar;
 use mainstay_sidecar::agent::Pass;
-use mainstay_sidecar::trust::Verify;
-use ssh_key::private::{Ed25519Keypair, PrivateKey};
-use ssh_key::{HashAlg, LineEnding};
+use mainstay_sidecar::trouble::Trouble;
+use mainstay_sidecar::trust::checkout::Checkout;
+use mainstay_sidecar::trust::{Settings, Verify};
+use ssh_key::HashAlg;
 
-use crate::harness::{Bench, Repo, picky_server, refusal, retry, serving, status};
-
-/// Somebody with a key. What `ssh-keygen` makes is tested where signatures are; this is quicker and needs no tool.
-struct Person {
-    name: &'static str,
-    key: PrivateKey,
-}
-
-impl Person {
-    fn new(name: &'static str) -> Self {
-        let seed = [name.as_bytes()[0]; 32];
-        Self { name, key: PrivateKey::from(Ed25519Keypair::from_seed(&seed)) }
-    }
-
-    /// Signs the newest commit, as `git commit --amend -S` would.
-    fn sign(&self, repo: &Repo) -> mainstay_models::CommitId {
-        let object = repo.git(&["cat-file", "commit", "HEAD"]) + "\n";
-        let pem = self.key.sign("git", HashAlg::Sha512, object.as_bytes()).unwrap().to_pem(LineEnding::LF).unwrap();
-        let (head, message) = object.split_once("\n\n").unwrap();
-        let object = format!("{head}\ngpgsig {}\n\n{message}", pem.trim_end().replace('\n', "\n "));
-        let file = repo.path().join(".git/signed");
-        fs::write(&file, object).unwrap();
-        let id = repo.git(&["hash-object", "-t", "commit", "-w", file.to_str().unwrap()]);
-        repo.git(&["reset", "--soft", "--quiet", &id]);
-        id.parse().unwrap()
-    }
-
-    fn entry(&self, limits: &str) -> String {
-        let key = self.key.public_key().to_openssh().unwrap();
-        format!("  - name: {}\n    ssh: {key}\n{limits}", self.name)
-    }
-}
+use crate::harness::{Bench, Repo, files_below, picky_server, refusal, retry, serving, status, worker_program};
+use crate::signing::Person;
 
 /// A sidecar that verifies, and the file that it goes by.
 struct Court {
@@ -90,7 +61,7 @@ fn head_asks_for_the_newest_signature_alone() {
     metric(&sidecar, "mainstay_sync_signature_failures_total{reason=\"unsigned\"} 1");
 
     repo.roll("1.1.0");
-    let signed = ada.sign(&repo);
+    let signed = ada.sign(repo.path());
     assert_eq!(sidecar.reconcile(), Pass::Published);
     assert_eq!(court.bench.current().release.commit.id, signed);
     metric(&sidecar, "mainstay_sync_signatures_verified_total 1");
@@ -103,7 +74,7 @@ fn head_asks_for_the_newest_signature_alone() {
 #[test]
 fn strict_asks_every_commit_since_the_live_one_on_all_sides_of_a_merge() {
     let (repo, ada) = (Repo::serving_iris(), Person::new("Ada"));
-    ada.sign(&repo);
+    ada.sign(repo.path());
     let court = Court::new(&repo, Verify::Strict, &[ada.entry("")]);
     let mut sidecar = court.open();
     assert_eq!(sidecar.reconcile(), Pass::Published);
@@ -116,20 +87,20 @@ fn strict_asks_every_commit_since_the_live_one_on_all_sides_of_a_merge() {
     let unsigned = repo.commit("Nobody's");
     repo.git(&["checkout", "--quiet", "main"]);
     repo.roll("1.1.0");
-    ada.sign(&repo);
+    ada.sign(repo.path());
     repo.git(&["merge", "--quiet", "--no-ff", "--no-edit", "side"]);
-    ada.sign(&repo);
+    ada.sign(repo.path());
     let refused = refusal(sidecar.reconcile());
     assert!(refused.starts_with(&format!("commit {} is not signed", unsigned.short())), "{refused}");
     assert_eq!(court.bench.serves().0, "1.0.0");
 
     // The same merge of a branch that is signed throughout.
     repo.git(&["checkout", "--quiet", "side"]);
-    ada.sign(&repo);
+    ada.sign(repo.path());
     repo.git(&["checkout", "--quiet", "main"]);
     repo.git(&["reset", "--hard", "--quiet", "HEAD^"]);
     repo.git(&["merge", "--quiet", "--no-ff", "--no-edit", "side"]);
-    ada.sign(&repo);
+    ada.sign(repo.path());
     assert_eq!(sidecar.reconcile(), Pass::Published);
     let seen = status(&sidecar);
     assert_eq!((seen.verified.as_ref().unwrap().commits, seen.verified.as_ref().unwrap().note), (3, None));
@@ -138,12 +109,12 @@ fn strict_asks_every_commit_since_the_live_one_on_all_sides_of_a_merge() {
 #[test]
 fn an_older_commit_is_refused_whatever_its_signature() {
     let (repo, ada) = (Repo::serving_iris(), Person::new("Ada"));
-    let old = ada.sign(&repo);
+    let old = ada.sign(repo.path());
     for verify in [Verify::Head, Verify::Strict] {
         let mut court = Court::new(&repo, verify, &[ada.entry("")]);
         let mut sidecar = court.open();
         repo.roll("1.1.0");
-        let live = ada.sign(&repo);
+        let live = ada.sign(repo.path());
         assert_eq!(sidecar.reconcile(), Pass::Published);
         repo.git(&["reset", "--hard", "--quiet", old.as_str()]);
         let refused = refusal(sidecar.reconcile());
@@ -159,12 +130,12 @@ fn an_older_commit_is_refused_whatever_its_signature() {
 #[test]
 fn the_file_is_read_anew_since_keys_rotate() {
     let (repo, ada, eve) = (Repo::serving_iris(), Person::new("Ada"), Person::new("Eve"));
-    ada.sign(&repo);
+    ada.sign(repo.path());
     let court = Court::new(&repo, Verify::Head, &[ada.entry("")]);
     let mut sidecar = court.open();
     assert_eq!(sidecar.reconcile(), Pass::Published);
     repo.roll("1.1.0");
-    eve.sign(&repo);
+    eve.sign(repo.path());
     let fingerprint = eve.key.public_key().fingerprint(HashAlg::Sha256).to_string();
     let refused = refusal(sidecar.reconcile());
     assert!(refused.contains(&format!("is signed with the key {fingerprint}, which is not one of")), "{refused}");
@@ -173,7 +144,7 @@ fn the_file_is_read_anew_since_keys_rotate() {
     assert_eq!(sidecar.reconcile(), Pass::Published);
     court.allow(&[eve.entry("")]);
     repo.roll("1.2.0");
-    ada.sign(&repo);
+    ada.sign(repo.path());
     assert!(refusal(sidecar.reconcile()).contains("is not one of the allowed signers'"));
     metric(&sidecar, "mainstay_sync_signature_failures_total{reason=\"unknown_key\"} 2");
     // A file that is wrong or gone is nobody's commit's fault.
@@ -202,7 +173,7 @@ fn a_signer_changes_only_the_models_and_environments_that_the_file_names() {
     }
     two_models(&repo, "1.0.0", "1.0.0");
     repo.commit("Serve both");
-    ada.sign(&repo);
+    ada.sign(repo.path());
     let entries = [ada.entry(""), ivy.entry("    models: [iris]\n    environments: [prod]\n")];
     for verify in [Verify::Head, Verify::Strict] {
         let court = Court::new(&repo, verify, &entries);
@@ -211,7 +182,7 @@ fn a_signer_changes_only_the_models_and_environments_that_the_file_names() {
         let base = repo.head();
         let judged = |what: &str, sidecar: &mut Sidecar| {
             repo.commit(what);
-            ivy.sign(&repo);
+            ivy.sign(repo.path());
             let pass = sidecar.reconcile();
             repo.git(&["reset", "--hard", "--quiet", base.as_str()]);
             pass
@@ -237,10 +208,10 @@ fn a_signer_changes_only_the_models_and_environments_that_the_file_names() {
         // A newer commit by somebody else is no cover in strict: what is in between has a signer of its own.
         two_models(&repo, "1.0.0", "1.1.0");
         repo.commit("The other model");
-        ivy.sign(&repo);
+        ivy.sign(repo.path());
         repo.write("notes", format!("{verify:?}"));
         repo.commit("A cover");
-        ada.sign(&repo);
+        ada.sign(repo.path());
         match verify {
             Verify::Strict => assert!(refusal(sidecar.reconcile()).contains("change the model `rose`")),
             _ => assert_eq!(sidecar.reconcile(), Pass::Published),
@@ -258,7 +229,7 @@ fn a_signer_changes_only_the_models_and_environments_that_the_file_names() {
     // On an empty store everything is new, and she may not answer for everything.
     two_models(&repo, "1.1.0", "1.0.0");
     repo.commit("Her own model");
-    ivy.sign(&repo);
+    ivy.sign(repo.path());
     let court = Court::new(&repo, Verify::Strict, &entries);
     assert!(refusal(court.open().reconcile()).contains("change the model `rose`"));
 }
@@ -272,17 +243,17 @@ fn a_merge_cannot_take_back_what_its_signer_may_not_change() {
     }
     two_models(&repo, "1.0.0", "1.0.0");
     repo.commit("Serve both");
-    let first = ada.sign(&repo);
+    let first = ada.sign(repo.path());
     two_models(&repo, "1.0.0", "1.1.0");
     repo.commit("Roll rose");
-    let live = ada.sign(&repo);
+    let live = ada.sign(repo.path());
     let court = Court::new(&repo, Verify::Strict, &[ada.entry(""), ivy.entry("    models: [iris]\n")]);
     let mut sidecar = court.open();
     assert_eq!(sidecar.reconcile(), Pass::Published);
     // From before the roll, with what is live as the second parent and nothing of it taken over.
     repo.git(&["checkout", "--quiet", "-B", "main", first.as_str()]);
     repo.git(&["merge", "--quiet", "--no-ff", "--no-edit", "--strategy=ours", live.as_str()]);
-    ivy.sign(&repo);
+    ivy.sign(repo.path());
     let refused = refusal(sidecar.reconcile());
     assert!(refused.contains("change the model `rose`"), "{refused}");
 }
@@ -313,6 +284,44 @@ fn what_git_signed_itself_is_believed_from_a_repository() {
 }
 
 #[test]
+fn a_commit_that_is_checked_out_is_judged_alike_and_its_repository_left_as_it_is() {
+    let (repo, ada) = (Repo::serving_iris(), Person::new("Ada"));
+    ada.sign(repo.path());
+    let court = Court::new(&repo, Verify::Strict, &[ada.entry("")]);
+    let mut sidecar = court.open();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    let live = repo.head();
+    let trust = court.bench.settings.trust.clone();
+    let judge = |settings: &Settings| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut checkout = Checkout::open(repo.path(), worker_program(), folder.path().join("git")).unwrap();
+        assert_eq!(*checkout.commit(), repo.head());
+        checkout.judge(settings, &"prod".parse().unwrap(), Some(&live))
+    };
+    repo.roll("1.1.0");
+    let before = files_below(repo.path());
+    let Err(Trouble::Refused(refused)) = judge(&trust) else { panic!("it is not signed") };
+    assert_eq!(files_below(repo.path()), before);
+    assert_eq!(refusal(sidecar.reconcile()), refused.to_string());
+    assert!(judge(&Settings { verify: Verify::None, allowed_signers: None, ..trust.clone() }).unwrap().is_none());
+
+    ada.sign(repo.path());
+    let verified = judge(&trust).unwrap().unwrap();
+    assert_eq!(sidecar.reconcile(), Pass::Published);
+    assert_eq!(status(&sidecar).verified.as_ref(), Some(&verified));
+
+    // Going back to before what is live.
+    let live = repo.head();
+    repo.git(&["reset", "--hard", "--quiet", "HEAD^"]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut checkout = Checkout::open(repo.path(), worker_program(), folder.path().join("git")).unwrap();
+    let Err(Trouble::Refused(refused)) = checkout.judge(&trust, &"prod".parse().unwrap(), Some(&live)) else {
+        panic!("it is older than what is live")
+    };
+    assert_eq!(refusal(sidecar.reconcile()), refused.to_string());
+}
+
+#[test]
 fn half_of_what_is_needed_to_verify_is_an_error_at_the_start() {
     for (verify, file) in [(Verify::Head, None), (Verify::None, Some(PathBuf::from("/signers.yaml")))] {
         let mut bench = Bench::following("/nowhere");
@@ -326,12 +335,12 @@ fn half_of_what_is_needed_to_verify_is_an_error_at_the_start() {
 #[test]
 fn what_stands_in_for_a_version_that_does_not_load_has_a_good_signature_of_its_own() {
     let (repo, ada, bob) = (Repo::serving_iris(), Person::new("Ada"), Person::new("Bob"));
-    let trusted = ada.sign(&repo);
+    let trusted = ada.sign(repo.path());
     repo.roll("1.1.0");
     repo.roll("1.2.0");
-    bob.sign(&repo);
+    bob.sign(repo.path());
     repo.roll("1.3.0");
-    ada.sign(&repo);
+    ada.sign(repo.path());
     let mut court = Court::new(&repo, Verify::Head, &[ada.entry("")]);
     court.bench.settings.server = Some(picky_server(&court.bench.settings.store, &["1.3.0"]));
     let mut sidecar = court.open();
