@@ -285,7 +285,7 @@ impl Home {
     }
 
     /// Refuses to say how a commit stands to an earlier one where a repository that is read where it lies lacks what the
-    /// answer depends on. A mirror never does.
+    /// answer depends on. A mirror has all that its remote has.
     fn check_whole(&self, lineage: &Lineage, earlier: &CommitId) -> Result<(), Failure> {
         let Some(folder) = &self.in_place else { return Ok(()) };
         let repo = self.repository()?;
