@@ -110,6 +110,8 @@ pub enum Dtype {
     Uint16,
     Uint32,
     Uint64,
+    Fp16,
+    Bf16,
     Fp32,
     Fp64,
     String,
@@ -714,6 +716,8 @@ impl Dtype {
             Self::Uint16 => "uint16",
             Self::Uint32 => "uint32",
             Self::Uint64 => "uint64",
+            Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
             Self::Fp32 => "fp32",
             Self::Fp64 => "fp64",
             Self::String => "string",
@@ -733,7 +737,32 @@ impl Dtype {
             Self::Uint16 => unsigned(16),
             Self::Uint32 => unsigned(32),
             Self::Uint64 => unsigned(64),
-            Self::Bool | Self::Fp32 | Self::Fp64 | Self::String => None,
+            Self::Bool | Self::Fp16 | Self::Bf16 | Self::Fp32 | Self::Fp64 | Self::String => None,
+        }
+    }
+
+    /// The bound that numbers must stay within so that they are finite as this type; none where it holds no fractions.
+    pub fn end(self) -> Option<f64> {
+        match self {
+            // Halfway from the greatest number to what would be the next, from where rounding leads to infinity.
+            Self::Fp16 => Some(65_520.0),
+            Self::Bf16 => Some(3.396_177_529_230_46e38),
+            Self::Fp32 => Some(3.402_823_567_797_336_6e38),
+            Self::Fp64 => Some(f64::INFINITY),
+            _ => None,
+        }
+    }
+
+    fn holds(self, number: f64) -> bool {
+        number.abs() < self.end().unwrap_or(f64::INFINITY)
+    }
+
+    /// The greatest place in a list that it tells from its neighbours; none where no card's list is that long.
+    fn greatest_place(self) -> Option<i128> {
+        match self {
+            Self::Fp16 => Some(2048),
+            Self::Bf16 => Some(256),
+            _ => self.integers().map(|(_, greatest)| greatest),
         }
     }
 
@@ -751,20 +780,16 @@ impl Dtype {
             _ => None,
         };
         match (self, raw) {
+            _ if self.end().is_some() => match number.filter(|number| self.holds(*number)) {
+                Some(number) => Ok(Value::Number(number)),
+                None => Err("is not a finite number".to_owned()),
+            },
             (Self::Bool, RawValue::Truth(truth)) => Ok(Value::Truth(*truth)),
             (Self::Bool, _) => Err("is neither true nor false".to_owned()),
             (Self::String, RawValue::Text(text)) if text.len() <= TEXT_BYTES_MAX && !text.contains('\0') => {
                 Ok(Value::Text(text.clone()))
             }
             (Self::String, _) => Err("is not a text; put one that looks like a number in quotes".to_owned()),
-            (Self::Fp32, _) => match number {
-                Some(number) if (number as f32).is_finite() => Ok(Value::Number(number)),
-                _ => Err("is not a finite number".to_owned()),
-            },
-            (Self::Fp64, _) => match number {
-                Some(number) if number.is_finite() => Ok(Value::Number(number)),
-                _ => Err("is not a finite number".to_owned()),
-            },
             _ => match (integer, self.integers()) {
                 (Some(integer), Some((least, greatest))) if (least..=greatest).contains(&integer) => {
                     Ok(Value::Integer(integer))
@@ -791,8 +816,7 @@ impl Feature {
             }
             (Some(range), None, _) => {
                 let [min, max] = range.value;
-                let holds = |edge: f64| dtype != Dtype::Fp32 || (edge as f32).is_finite();
-                if !(min.is_finite() && max.is_finite() && min <= max && holds(min) && holds(max)) {
+                if !(min <= max && dtype.holds(min) && dtype.holds(max)) {
                     return Err(Fault::at(range, format!("{field}.range"), "is not [least, greatest]"));
                 }
                 Domain::Number { min, max }
@@ -801,7 +825,7 @@ impl Feature {
                 check_labels(&categories.value)
                     .map_err(|problem| Fault::at(categories, format!("{field}.categories"), problem))?;
                 // The model gets the index, which the type has to hold.
-                if dtype.integers().is_some_and(|(_, greatest)| categories.value.len() as i128 > greatest) {
+                if dtype.greatest_place().is_some_and(|greatest| categories.value.len() as i128 > greatest) {
                     let problem = format!("has more entries than {dtype} can number");
                     return Err(Fault::at(categories, format!("{field}.categories"), problem));
                 }
@@ -1372,6 +1396,16 @@ mod tests {
                 "input.features[5].dtype: is fp32 in the tensor `both`",
             ),
             ("range: [0, 9007199254740993], example: 1", "range: [0, 1], example: 1.5", "is not an integer of int64"),
+            (
+                "tensor: both, dtype: fp64, range: [0.5, 1]",
+                "dtype: fp16, range: [0.5, 65520]",
+                "input.features[4].range",
+            ),
+            (
+                "tensor: both, dtype: fp64, range: [0.5, 1], example: 1",
+                "dtype: bf16, range: [0, 1], example: 3.4e38",
+                "finite",
+            ),
             ("dtype: fp64}", "dtype: fp65}", "output"),
             ("tensor: pair", "tensor: variable", "output.tensors[1]"),
             ("classes: [a, b]", "classes: [a]", "output.tensors[2].classes: names fewer than two"),

@@ -4,6 +4,7 @@
 //! model are its input tensors. A [`Sheet`] takes values feature by feature, as people and requests write them, and
 //! encodes each as its tensor has it, without loss or not at all. Does not know requests, models or engines.
 
+use half::{bf16, f16};
 use mainstay_models::spec::{Domain, Dtype, Feature, Input, Value};
 use ndarray::{Array2, Axis};
 
@@ -123,6 +124,8 @@ impl Rows {
             _ => true,
         };
         let fits = |elements: &Elements, at: usize, domain: &Domain| match elements {
+            Elements::Fp16(values) => float(values[at].into(), domain),
+            Elements::Bf16(values) => float(values[at].into(), domain),
             Elements::Fp32(values) => float(values[at].into(), domain),
             Elements::Fp64(values) => float(values[at], domain),
             Elements::Int8(values) => integer(values[at].into(), domain),
@@ -139,7 +142,7 @@ impl Rows {
                 }
                 _ => true,
             },
-            Elements::Bool(_) | Elements::Fp16(_) | Elements::Bf16(_) => true,
+            Elements::Bool(_) => true,
         };
         for row in 0..self.len() {
             for (index, (feature, &(tensor, column))) in features.iter().zip(&layout.places).enumerate() {
@@ -166,6 +169,8 @@ impl Rows {
         };
         let at = row * layout.tensors[tensor].1.len() + column;
         match tensors[tensor].elements() {
+            Elements::Fp16(values) => values[at].to_string(),
+            Elements::Bf16(values) => values[at].to_string(),
             Elements::Fp32(values) => values[at].to_string(),
             Elements::Fp64(values) => values[at].to_string(),
             Elements::Int64(values) => values[at].to_string(),
@@ -211,14 +216,25 @@ fn count_outside(elements: &Elements, at: (usize, usize), (min, max): (f64, f64)
     fn count<T: Copy>(values: &[T], (column, width): (usize, usize), outside: impl Fn(T) -> bool) -> usize {
         values.iter().skip(column).step_by(width).filter(|value| outside(**value)).count()
     }
-    let (min32, max32) = (min as f32, max as f32);
+    // A float is compared as one of its own width: the edge itself may lie between two of them.
+    fn floats<T: Copy + PartialOrd>(
+        values: &[T],
+        at: (usize, usize),
+        (min, max): (f64, f64),
+        edge: impl Fn(f32) -> T,
+    ) -> usize {
+        let range = edge(min as f32)..=edge(max as f32);
+        count(values, at, |value| !range.contains(&value))
+    }
     macro_rules! outside {
         ($values:expr) => {
             count($values, at, |value| !(min..=max).contains(&f64::from(value)))
         };
     }
     match elements {
-        Elements::Fp32(values) => count(values, at, |value| !(min32..=max32).contains(&value)),
+        Elements::Fp16(values) => floats(values, at, (min, max), f16::from_f32),
+        Elements::Bf16(values) => floats(values, at, (min, max), bf16::from_f32),
+        Elements::Fp32(values) => floats(values, at, (min, max), |edge| edge),
         Elements::Fp64(values) => outside!(values),
         Elements::Int8(values) => outside!(values),
         Elements::Int16(values) => outside!(values),
@@ -229,7 +245,7 @@ fn count_outside(elements: &Elements, at: (usize, usize), (min, max): (f64, f64)
         // Among numbers that a float64 rounds, a range is no more exact than it.
         Elements::Int64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
         Elements::Uint64(values) => count(values, at, |value| !(min..=max).contains(&(value as f64))),
-        Elements::Bool(_) | Elements::Bytes(_) | Elements::Fp16(_) | Elements::Bf16(_) => 0,
+        Elements::Bool(_) | Elements::Bytes(_) => 0,
     }
 }
 
@@ -282,6 +298,17 @@ impl<'a> Cell<'a> {
     /// A number that float32 cannot hold would reach the model as infinity.
     fn float32(&self) -> Result<f32, Mismatch> {
         let number = self.float64()? as f32;
+        if number.is_finite() { Ok(number) } else { Err(Mismatch) }
+    }
+
+    /// Rounded twice, which the conversion from 64 bits does or does not by what the processor has: so it is the same everywhere.
+    fn float16(&self) -> Result<f16, Mismatch> {
+        let number = f16::from_f32(self.float32()?);
+        if number.is_finite() { Ok(number) } else { Err(Mismatch) }
+    }
+
+    fn brain_float(&self) -> Result<bf16, Mismatch> {
+        let number = bf16::from_f32(self.float32()?);
         if number.is_finite() { Ok(number) } else { Err(Mismatch) }
     }
 
@@ -425,6 +452,8 @@ fn encode(elements: &mut Elements, at: usize, feature: &Feature, cell: &Cell<'_>
 
 fn put(elements: &mut Elements, at: usize, cell: &Cell<'_>) -> Result<(), Mismatch> {
     match (elements, cell) {
+        (Elements::Fp16(values), _) => values[at] = cell.float16()?,
+        (Elements::Bf16(values), _) => values[at] = cell.brain_float()?,
         (Elements::Fp32(values), _) => values[at] = cell.float32()?,
         (Elements::Fp64(values), _) => values[at] = cell.float64()?,
         (Elements::Int8(values), _) => values[at] = cell.integer()?,
@@ -438,8 +467,7 @@ fn put(elements: &mut Elements, at: usize, cell: &Cell<'_>) -> Result<(), Mismat
         (Elements::Bool(values), Cell::Truth(truth)) => values[at] = *truth,
         // ONNX Runtime's texts end at a zero byte.
         (Elements::Bytes(values), Cell::Text(text)) if !text.contains('\0') => values[at] = text.as_bytes().to_vec(),
-        // No feature of a card is of 16 bits.
-        (Elements::Bool(_) | Elements::Bytes(_) | Elements::Fp16(_) | Elements::Bf16(_), _) => return Err(Mismatch),
+        (Elements::Bool(_) | Elements::Bytes(_), _) => return Err(Mismatch),
     }
     Ok(())
 }
@@ -506,6 +534,11 @@ mod tests {
         assert_eq!(set("int8", Cell::Integer(128)), Err(Mismatch));
         assert_eq!(set("uint8", Cell::Integer(-1)), Err(Mismatch));
         assert_eq!(set("fp64", Cell::Number(0.1)), Ok(Elements::Fp64(vec![0.1])));
+        assert_eq!(set("fp16", Cell::Number(0.1)), Ok(Elements::Fp16(vec![f16::from_bits(0x2e66)])));
+        assert_eq!(set("fp16", Cell::Integer(65_519)), Ok(Elements::Fp16(vec![f16::MAX])));
+        assert_eq!(set("fp16", Cell::Integer(65_520)), Err(Mismatch));
+        assert_eq!(set("bf16", Cell::Number(0.1)), Ok(Elements::Bf16(vec![bf16::from_bits(0x3dcd)])));
+        assert_eq!(set("bf16", Cell::Number(3.4e38)), Err(Mismatch));
         assert_eq!(set("bool", Cell::Truth(true)), Ok(Elements::Bool(vec![true])));
         assert_eq!(set("bool", Cell::Integer(1)), Err(Mismatch));
         assert_eq!(set("string", Cell::Text("é")), Ok(Elements::Bytes(vec!["é".into()])));

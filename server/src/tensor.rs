@@ -2,6 +2,7 @@
 //!
 //! Guarantees: a [`Tensor`] has as many elements as its shape says. Does not know protocols, models or engines.
 
+use half::{bf16, f16};
 use mainstay_models::spec::Dtype;
 
 /// What the elements of a tensor are, by the names of the Open Inference Protocol.
@@ -50,12 +51,10 @@ pub enum Elements {
     Int16(Vec<i16>),
     Int32(Vec<i32>),
     Int64(Vec<i64>),
-    /// As bits.
-    Fp16(Vec<u16>),
+    Fp16(Vec<f16>),
     Fp32(Vec<f32>),
     Fp64(Vec<f64>),
-    /// As bits.
-    Bf16(Vec<u16>),
+    Bf16(Vec<bf16>),
     Bytes(Vec<Vec<u8>>),
 }
 
@@ -117,10 +116,17 @@ impl Datatype {
             Dtype::Uint16 => Self::Uint16,
             Dtype::Uint32 => Self::Uint32,
             Dtype::Uint64 => Self::Uint64,
+            Dtype::Fp16 => Self::Fp16,
+            Dtype::Bf16 => Self::Bf16,
             Dtype::Fp32 => Self::Fp32,
             Dtype::Fp64 => Self::Fp64,
             Dtype::String => Self::Bytes,
         }
+    }
+
+    /// Whether the protocol carries its elements as bytes alone: Triton takes none of them as JSON, nor typed over gRPC.
+    pub fn is_binary_only(self) -> bool {
+        matches!(self, Self::Fp16 | Self::Bf16)
     }
 
     /// How many bytes an element takes; none where they differ.
@@ -148,10 +154,10 @@ impl Elements {
             Datatype::Int16 => Self::Int16(vec![0; count]),
             Datatype::Int32 => Self::Int32(vec![0; count]),
             Datatype::Int64 => Self::Int64(vec![0; count]),
-            Datatype::Fp16 => Self::Fp16(vec![0; count]),
+            Datatype::Fp16 => Self::Fp16(vec![f16::ZERO; count]),
             Datatype::Fp32 => Self::Fp32(vec![0.0; count]),
             Datatype::Fp64 => Self::Fp64(vec![0.0; count]),
-            Datatype::Bf16 => Self::Bf16(vec![0; count]),
+            Datatype::Bf16 => Self::Bf16(vec![bf16::ZERO; count]),
             Datatype::Bytes => Self::Bytes(vec![Vec::new(); count]),
         }
     }
@@ -186,7 +192,9 @@ impl Elements {
         match self {
             Self::Bool(elements) => elements.len(),
             Self::Uint8(elements) => elements.len(),
-            Self::Uint16(elements) | Self::Fp16(elements) | Self::Bf16(elements) => elements.len(),
+            Self::Uint16(elements) => elements.len(),
+            Self::Fp16(elements) => elements.len(),
+            Self::Bf16(elements) => elements.len(),
             Self::Uint32(elements) => elements.len(),
             Self::Uint64(elements) => elements.len(),
             Self::Int8(elements) => elements.len(),

@@ -48,6 +48,12 @@ def controlled():
 
 
 @pytest.fixture(scope="session")
+def content():
+    """HOST:PORT of a server with a model for each thing that goes into models or comes out of them."""
+    yield from serving("--models", "server/tests/fixtures/content")
+
+
+@pytest.fixture(scope="session")
 def expected(address):
     """The probabilities of `ROWS`, as /predict gives them."""
     import requests

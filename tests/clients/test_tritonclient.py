@@ -117,6 +117,29 @@ def test_loading_and_unloading(controlled, module):
             client.load_model("iris", config="{}")
 
 
+@pytest.mark.parametrize("module", [tritonhttp, tritongrpc], ids=["http", "grpc"])
+def test_floats_of_16_bits(content, module):
+    how = {} if module is tritonhttp else {"as_json": True}
+    halves = np.array([[1.5, 0.25], [-65504, 2**-24]], dtype=np.float16)
+    half = module.InferInput("features", [2, 2], "FP16")
+    half.set_data_from_numpy(halves)
+    # numpy has no such type: the client cuts them off.
+    brain = module.InferInput("x", [2, 1], "BF16")
+    brain.set_data_from_numpy(np.array([[0.5], [1.0078125]], dtype=np.float32))
+    with module.InferenceServerClient(content) as client:
+        for model, datatype in [("halves", "FP16"), ("brains", "BF16")]:
+            metadata = client.get_model_metadata(model, **how)
+            assert metadata["inputs"][0]["datatype"] == metadata["outputs"][0]["datatype"] == datatype
+            config = client.get_model_config(model, **how)
+            config = config.get("config", config)
+            assert config["input"][0]["data_type"] == f"TYPE_{datatype}"
+        result = client.infer("halves", [half])
+        assert result.as_numpy("sum").dtype == np.float16
+        assert result.as_numpy("sum").tolist() == [1.75, -65504]
+        np.testing.assert_array_equal(result.as_numpy("same"), halves)
+        assert client.infer("brains", [brain]).as_numpy("double").tolist() == [1.0, 2.015625]
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 def test_http_compression(address, expected, coding):
     with tritonhttp.InferenceServerClient(address) as client:

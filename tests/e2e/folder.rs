@@ -88,6 +88,27 @@ fn whatever_goes_into_a_model_and_comes_out_of_it_is_served() {
     let expected = json!({"next": [9_007_199_254_740_994_u64], "unflagged": [false], "echo": ["a ☂"],
         "same": [18_446_744_073_709_551_615_u64], "negative": [[3, -4]]});
     assert_eq!((&kinds["outputs"], &kinds["prediction"]), (&expected, &expected["next"]));
+    // Floats of 16 bits: numbers are rounded to them, and those that they cannot hold are refused.
+    let halves = ask("halves", r#"[[1.5, 0.25], {"a": 0.1, "b": 0}, [65519, 0]]"#);
+    assert_eq!(halves["outputs"]["same"][0], json!([1.5, 0.25]));
+    let sums = &halves["prediction"];
+    assert_eq!(
+        (sums[0].as_f64(), sums[1].as_f64(), sums[2].as_f64()),
+        (Some(1.75), Some(0.099_975_586), Some(65504.0))
+    );
+    assert_eq!(ask("brains", r#"[[0.5], {"x": 0.1}]"#)["prediction"], json!([1.0, 0.200_195_31]));
+    for (model, row, feature) in
+        [("halves", "[65520, 0]", "a"), ("halves", "[0, -1e5]", "b"), ("brains", "[3.4e38]", "x")]
+    {
+        let answer = server.post(&format!("/models/{model}/predict"), &format!("[{row}]"));
+        assert_eq!((answer.status, &answer.json()["details"][0]["feature"]), (422, &json!(feature)), "{row}");
+    }
+    for (path, body) in [
+        ("/v1/models/halves:predict", r#"{"instances": [[1.5, 0.25]]}"#),
+        ("/v1/models/halves:predict", r#"{"instances": [{"b": 0.25, "a": 1.5}]}"#),
+    ] {
+        assert_eq!(server.post(path, body).ok(), json!({"predictions": [{"sum": 1.75, "same": [1.5, 0.25]}]}));
+    }
     // As an address bar has them.
     let query = "id=9007199254740993&flag=false&text=&large=18446744073709551615&first=1&second=2";
     assert_eq!(server.get(&format!("/models/kinds/predict?{query}")).ok()["outputs"]["unflagged"], json!([true]));
@@ -135,7 +156,7 @@ fn what_makes_no_sense_to_serve_is_refused_with_its_reason() {
     copied(&["zipmap"], folder.path());
     let server = Server::start(&["--models", folder.path().to_str().unwrap()]);
     for (model, words) in [
-        ("half", "floats of 16 bits are not taken"),
+        ("half", "say `dtype: fp16`"),
         ("numbers", "output.label.values"),
         ("columns", "expects `output_label` of i64"),
     ] {

@@ -145,6 +145,43 @@ fn labels_that_are_no_indices_come_as_the_model_gives_them() {
 }
 
 #[test]
+fn floats_of_16_bits_come_and_go_as_bytes() {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/content");
+    let server = Server::start(&["--models", models]);
+    // 1.5 and 0.25, and their sum; 0.5, and twice that.
+    for (model, input, datatype, kind, values, given) in [
+        ("halves", "features", "FP16", DataType::TypeFp16, vec![0x00, 0x3e, 0x00, 0x34], [0x00, 0x3f]),
+        ("brains", "x", "BF16", DataType::TypeBf16, vec![0x00, 0x3f], [0x80, 0x3f]),
+    ] {
+        let columns = values.len() / 2;
+        let input = InferInputTensor {
+            name: input.into(),
+            datatype: datatype.into(),
+            shape: vec![1, columns as i64],
+            ..Default::default()
+        };
+        let mut request = ModelInferRequest {
+            model_name: model.into(),
+            inputs: vec![input],
+            raw_input_contents: vec![values.into()],
+            ..Default::default()
+        };
+        let answer: ModelInferResponse = ask(&server, "ModelInfer", &request);
+        assert_eq!((answer.outputs[0].datatype.as_str(), &answer.raw_output_contents[0][..]), (datatype, &given[..]));
+
+        // The message has no field for them.
+        request.raw_input_contents.clear();
+        let fp32_contents = vec![1.5; columns];
+        request.inputs[0].contents = Some(InferTensorContents { fp32_contents, ..Default::default() });
+        let (_, code, text) = call(&server, "ModelInfer", ("a", "b"), &[request.encode_to_vec()]);
+        assert_eq!((code.as_str(), text.starts_with("inputs[0].contents:")), (INVALID_ARGUMENT, true), "{text}");
+        let config: ModelConfigResponse =
+            ask(&server, "ModelConfig", &ModelConfigRequest { name: model.into(), ..Default::default() });
+        assert_eq!(config.config.unwrap().input[0].data_type(), kind);
+    }
+}
+
+#[test]
 fn what_calls_show_is_what_is_served() {
     let server = Server::start(&[]);
     assert!(ask::<ServerLiveResponse>(&server, "ServerLive", &ServerLiveRequest {}).live);

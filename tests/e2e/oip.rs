@@ -233,6 +233,60 @@ fn a_bad_request_is_told_the_path_to_its_fault() {
 }
 
 #[test]
+fn floats_of_16_bits_come_and_go_as_bytes() {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/content");
+    let server = Server::start(&["--models", models]);
+    // 1.5 and 0.25, and their sum; 0.5, and twice that.
+    for (model, input, datatype, values, output, given, number) in [
+        ("halves", "features", "FP16", &[0x00, 0x3e, 0x00, 0x34][..], "sum", [0x00, 0x3f], 1.75),
+        ("brains", "x", "BF16", &[0x00, 0x3f], "double", [0x80, 0x3f], 1.0),
+    ] {
+        let metadata = server.get(&format!("/v2/models/{model}")).ok();
+        let types = [&metadata["inputs"][0]["datatype"], &metadata["outputs"][0]["datatype"]];
+        assert_eq!(types, [datatype, datatype], "{metadata}");
+        let config = server.get(&format!("/v2/models/{model}/config")).ok();
+        assert_eq!(config["input"][0]["data_type"], format!("TYPE_{datatype}"));
+
+        let path = format!("/v2/models/{model}/infer");
+        let shape = [1, values.len() / 2];
+        let request = |is_binary: bool, size_bytes: usize| {
+            let parameters = json!({"binary_data_size": size_bytes});
+            json!({
+                "inputs": [{"name": input, "datatype": datatype, "shape": shape, "parameters": parameters}],
+                "outputs": [{"name": output, "parameters": {"binary_data": is_binary}}],
+            })
+        };
+        let infer = |head: &Value, tail: &[u8]| {
+            let head = head.to_string();
+            let length = [("inference-header-content-length", &*head.len().to_string())];
+            let (status, headers, answer) = post(&server, &path, &length, &[head.as_bytes(), tail].concat());
+            let length = header(&headers, "inference-header-content-length");
+            let (head, tail) = answer.split_at(length.map_or(answer.len(), |length| length.parse().unwrap()));
+            (status, serde_json::from_slice::<Value>(head).unwrap(), tail.to_vec())
+        };
+        let (status, head, tail) = infer(&request(true, values.len()), values);
+        assert_eq!((status, tail.as_slice()), (200, &given[..]), "{head}");
+        let (status, head, _) = infer(&request(false, values.len()), values);
+        assert_eq!((status, &head["outputs"][0]["data"]), (200, &json!([number])), "{head}");
+        // The bytes alone.
+        let (status, ..) = post(&server, &path, &[("inference-header-content-length", "0")], values);
+        assert_eq!(status, 200);
+
+        let fault = |head: &Value, tail: &[u8]| {
+            let (status, answer, _) = infer(head, tail);
+            (status, answer["details"][0]["path"].as_str().unwrap_or_default().to_owned())
+        };
+        let infinite = [&values[..values.len() - 2], &[0x80, 0x7f]].concat();
+        assert_eq!(fault(&request(true, values.len()), &infinite).1, format!("inputs[0].data[0][{}]", shape[1] - 1));
+        assert_eq!(fault(&request(true, values.len() - 1), &values[1..]), (400, "inputs[0].data".into()));
+        // Triton refuses them too.
+        let data = vec![1.5; shape[1]];
+        let numbers = json!({"inputs": [{"name": input, "datatype": datatype, "shape": shape, "data": data}]});
+        assert_eq!(fault(&numbers, &[]), (400, "inputs[0].datatype".into()));
+    }
+}
+
+#[test]
 fn bad_input_of_every_dialect_is_told_its_place() {
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/server/tests/fixtures/content");
     let server = Server::start(&["--models", models]);

@@ -172,6 +172,8 @@ fn near(
         OutputKind::Value | OutputKind::Map(_) => exact(Value::Integer(got)),
     };
     match elements {
+        Elements::Fp16(values) => float(f64::from(values[at])),
+        Elements::Bf16(values) => float(f64::from(values[at])),
         Elements::Fp32(values) => float(f64::from(values[at])),
         Elements::Fp64(values) => float(values[at]),
         Elements::Bool(values) => exact(Value::Truth(values[at])),
@@ -181,7 +183,7 @@ fn near(
         Elements::Int32(values) => integer(values[at].into()),
         Elements::Int64(values) => integer(values[at].into()),
         Elements::Uint8(values) => integer(values[at].into()),
-        Elements::Uint16(values) | Elements::Fp16(values) | Elements::Bf16(values) => integer(values[at].into()),
+        Elements::Uint16(values) => integer(values[at].into()),
         Elements::Uint32(values) => integer(values[at].into()),
         Elements::Uint64(values) => integer(values[at].into()),
     }

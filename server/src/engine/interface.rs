@@ -279,7 +279,11 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::time::{Duration, Instant};
 
-    use super::super::{Engine, Runtime};
+    use half::{bf16, f16};
+    use prost::Message;
+
+    use super::super::compiled::proto;
+    use super::super::{Engine, LoadError, Runtime};
     use super::*;
 
     /// A model of the folder `content`, which has one for each thing that goes in or comes out.
@@ -312,7 +316,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_model_loads_and_gives_its_golden_answers() {
-        for name in ["columns", "zipmap", "maps", "regression", "several", "doubles", "one-row", "kinds"] {
+        for name in
+            ["columns", "zipmap", "maps", "regression", "several", "doubles", "one-row", "kinds", "halves", "brains"]
+        {
             let (spec, engine) = model(name);
             engine.check_golden(&spec).unwrap_or_else(|e| panic!("{name}: {e}"));
             engine.warm(&spec).unwrap();
@@ -379,6 +385,93 @@ mod tests {
         let (_, several) = model("several");
         let out = ask(&several, vec![tensor("features", &[0, 4], Elements::Fp32(vec![]))]);
         assert_eq!(out[0].shape(), [0, 2]);
+    }
+
+    /// A model that gives what it gets, of ONNX's type of that number, and a card that calls it `dtype`.
+    fn echo(elem_type: i32, dtype: &str) -> Result<Engine, LoadError> {
+        let info = |name: &str| {
+            let dim = [(None, Some("rows".to_owned())), (Some(1), None)];
+            let dim = dim.map(|(dim_value, dim_param)| proto::Dimension { dim_value, dim_param }).into();
+            let tensor_type = proto::TensorType { elem_type, shape: Some(proto::Shape { dim }) };
+            proto::Info { name: name.into(), r#type: Some(proto::Type { tensor_type: Some(tensor_type) }) }
+        };
+        let node = proto::Node {
+            input: vec!["x".into()],
+            output: vec!["y".into()],
+            op_type: "Identity".into(),
+            ..Default::default()
+        };
+        let graph = proto::Graph {
+            node: vec![node],
+            name: "echo".into(),
+            input: vec![info("x")],
+            output: vec![info("y")],
+            ..Default::default()
+        };
+        let opset_import = vec![proto::OperatorSet { domain: String::new(), version: 23 }];
+        let file = proto::Model { ir_version: 11, graph: Some(graph), opset_import, ..Default::default() };
+
+        let (range, example, profile) = match dtype {
+            "bool" => ("", "true", ""),
+            "string" => ("", "a", ""),
+            _ => ("range: [0, 1],", "1", "{name: x, edges: [0, 1], counts: [1]}"),
+        };
+        let head = std::str::from_utf8(mainstay_models::embedded::MODELS[0].spec).unwrap();
+        let (head, _) = head.split_once("input:\n").unwrap();
+        let card = format!(
+            "{head}input:\n  features: [{{name: x, description: a, dtype: {dtype}, {range} example: {example}}}]\n\
+             output: {{tensors: [{{tensor: y, dtype: {dtype}}}]}}\n\
+             training: {{code: {{commit: unknown}}, data: {{name: a, source: b, rows: 1, sha256: {}}}, libraries: {{}}}}\n\
+             metrics: []\n\
+             golden: {{tolerance: 0.001, rows: [{{features: [{example}], outputs: {{y: {example}}}}}]}}\n\
+             profile: {{features: [{profile}]}}\n",
+            "0".repeat(64)
+        );
+        let spec = ModelSpec::parse("model.yaml", card.as_bytes()).unwrap_or_else(|e| panic!("{e}\n{card}"));
+        let engine = Engine::load(&Runtime::load().unwrap(), &file.encode_to_vec(), &spec, NonZeroUsize::MIN)?;
+        engine.check_golden(&spec).unwrap_or_else(|e| panic!("{dtype}: {e}"));
+        Ok(engine)
+    }
+
+    #[test]
+    fn every_datatype_that_the_protocol_names_comes_out_as_it_went_in() {
+        for (elem_type, dtype, elements) in [
+            (1, "fp32", Elements::Fp32(vec![f32::MIN_POSITIVE, f32::MAX])),
+            (2, "uint8", Elements::Uint8(vec![0, u8::MAX])),
+            (3, "int8", Elements::Int8(vec![i8::MIN, i8::MAX])),
+            (4, "uint16", Elements::Uint16(vec![0, u16::MAX])),
+            (5, "int16", Elements::Int16(vec![i16::MIN, i16::MAX])),
+            (6, "int32", Elements::Int32(vec![i32::MIN, i32::MAX])),
+            (7, "int64", Elements::Int64(vec![i64::MIN, i64::MAX])),
+            (8, "string", texts(&["", "é"])),
+            (9, "bool", Elements::Bool(vec![true, false])),
+            (10, "fp16", Elements::Fp16(vec![f16::MIN_POSITIVE_SUBNORMAL, f16::MAX])),
+            (11, "fp64", Elements::Fp64(vec![f64::MIN_POSITIVE, f64::MAX])),
+            (12, "uint32", Elements::Uint32(vec![0, u32::MAX])),
+            (13, "uint64", Elements::Uint64(vec![0, u64::MAX])),
+            (16, "bf16", Elements::Bf16(vec![bf16::MIN_POSITIVE_SUBNORMAL, bf16::MAX])),
+        ] {
+            let engine = echo(elem_type, dtype).unwrap();
+            let datatype = elements.datatype();
+            assert_eq!(
+                (engine.interface().inputs()[0].datatype, engine.interface().outputs()[0].datatype),
+                (datatype, datatype)
+            );
+            let out = ask(&engine, vec![tensor("x", &[2, 1], elements.clone())]);
+            assert_eq!((out[0].elements(), out[0].shape()), (&elements, &[2][..]), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn a_datatype_that_the_protocol_does_not_name_is_refused_when_it_is_loaded() {
+        // Complex numbers, floats of 8 bits, integers of 4 bits, and floats of 4 bits.
+        for elem_type in [14, 15, 17, 18, 19, 20, 21, 22, 23] {
+            let refused = echo(elem_type, "fp32");
+            assert!(
+                matches!(refused, Err(LoadError::Signature(_) | LoadError::Session(_))),
+                "{elem_type}: {refused:?}"
+            );
+        }
     }
 
     #[test]

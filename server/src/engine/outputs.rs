@@ -283,14 +283,12 @@ impl OutputPlan {
             ($($kind:ident),*) => {
                 match elements {
                     $(Elements::$kind(values) => values.extend_from_slice(self.values(given, rows)?),)*
-                    Elements::Bytes(_) | Elements::Fp16(_) | Elements::Bf16(_) => {
-                        unreachable!("texts have been dealt with, and no card has numbers of 16 bits")
-                    }
+                    Elements::Bytes(_) => unreachable!("texts have been dealt with"),
                 }
             };
         }
         let before = elements.len();
-        extend!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp32, Fp64);
+        extend!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64);
         if let (Form::Labels(classes), Elements::Int64(labels)) = (&self.form, &*elements) {
             let classes = classes.names.len();
             let wrong = |label: &&i64| !usize::try_from(**label).is_ok_and(|label| label < classes);

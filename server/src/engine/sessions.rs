@@ -176,6 +176,8 @@ impl InputPlan {
             Elements::Int16(values) => view(shape, &values[range]),
             Elements::Int32(values) => view(shape, &values[range]),
             Elements::Int64(values) => view(shape, &values[range]),
+            Elements::Fp16(values) => view(shape, &values[range]),
+            Elements::Bf16(values) => view(shape, &values[range]),
             Elements::Fp32(values) => view(shape, &values[range]),
             Elements::Fp64(values) => view(shape, &values[range]),
             Elements::Bytes(values) => {
@@ -183,9 +185,6 @@ impl InputPlan {
                 let text = |text: &Vec<u8>| String::from_utf8_lossy(text).into_owned();
                 let texts: Vec<_> = values[range].iter().map(text).collect();
                 OrtTensor::from_string_array((shape.to_vec(), texts.as_slice())).map(SessionInputValue::from)
-            }
-            Elements::Fp16(_) | Elements::Bf16(_) => {
-                Err(ort::Error::new("no model of a card takes numbers of 16 bits"))
             }
         }
     }

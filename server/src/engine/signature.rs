@@ -193,6 +193,8 @@ fn element(dtype: Dtype) -> TensorElementType {
         Dtype::Uint16 => TensorElementType::Uint16,
         Dtype::Uint32 => TensorElementType::Uint32,
         Dtype::Uint64 => TensorElementType::Uint64,
+        Dtype::Fp16 => TensorElementType::Float16,
+        Dtype::Bf16 => TensorElementType::Bfloat16,
         Dtype::Fp32 => TensorElementType::Float32,
         Dtype::Fp64 => TensorElementType::Float64,
         Dtype::String => TensorElementType::String,
@@ -221,8 +223,12 @@ fn expect<'o>(
     let shapes: Vec<String> = shapes.iter().map(|sizes| list(sizes)).collect();
     let expected = format!("`{name}` of {element} {}", shapes.join(" or "));
     let hint = match outlet.dtype() {
-        ValueType::Tensor { ty: TensorElementType::Float16 | TensorElementType::Bfloat16, .. } => {
-            "; floats of 16 bits are not taken, so put a Cast beside it into the graph"
+        // What the card means may be right, and only its type is left out.
+        ValueType::Tensor { ty: TensorElementType::Float16, .. } if element == TensorElementType::Float32 => {
+            "; say `dtype: fp16` of features and `output.tensors`, or put a Cast beside it into the graph"
+        }
+        ValueType::Tensor { ty: TensorElementType::Bfloat16, .. } if element == TensorElementType::Float32 => {
+            "; say `dtype: bf16` of features and `output.tensors`, or put a Cast beside it into the graph"
         }
         _ => "",
     };

@@ -154,6 +154,9 @@ fn numpy(dtype: Dtype) -> (&'static str, &'static str) {
         Dtype::Uint16 => ("UINT16", "uint16"),
         Dtype::Uint32 => ("UINT32", "uint32"),
         Dtype::Uint64 => ("UINT64", "uint64"),
+        Dtype::Fp16 => ("FP16", "float16"),
+        // numpy has none of these: the client cuts off what is too much of wider ones.
+        Dtype::Bf16 => ("BF16", "float32"),
         Dtype::Fp32 => ("FP32", "float32"),
         Dtype::Fp64 => ("FP64", "float64"),
         Dtype::String => ("BYTES", "object_"),

@@ -4,9 +4,6 @@ use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Domain, Dtype, Feature, GoldenRow, Output, OutputKind, OutputTensor, Value as Known};
 use serde_json::{Map, Number, Value, json};
 
-/// The least number that is rounded to infinity as float32: 2^128 - 2^103.
-const FLOAT32_END: f64 = 3.402_823_567_797_336_6e38;
-
 /// A number as JSON has it: short, and exactly itself when it is read again.
 pub(super) fn number(value: impl ToString) -> Value {
     value.to_string().parse::<Number>().map_or(Value::Null, Value::Number)
@@ -43,10 +40,9 @@ pub(super) fn feature(feature: &Feature) -> Value {
                 schema["type"] = "integer".into();
                 schema["minimum"] = number(least);
                 schema["maximum"] = number(greatest);
-            } else if feature.dtype == Dtype::Fp32 {
-                // From there on float32 is infinite.
-                schema["exclusiveMinimum"] = (-FLOAT32_END).into();
-                schema["exclusiveMaximum"] = FLOAT32_END.into();
+            } else if let Some(end) = feature.dtype.end().filter(|end| end.is_finite()) {
+                schema["exclusiveMinimum"] = (-end).into();
+                schema["exclusiveMaximum"] = end.into();
             }
             schema
         }
@@ -180,7 +176,7 @@ fn output_row(output: &OutputTensor) -> Value {
         (OutputKind::Label(classes), _) => json!({"enum": classes}),
         (_, Dtype::String) => json!({"type": "string"}),
         (_, Dtype::Bool) => json!({"type": "boolean"}),
-        (_, Dtype::Fp32 | Dtype::Fp64) => json!({"type": ["number", "null"]}),
+        (_, Dtype::Fp16 | Dtype::Bf16 | Dtype::Fp32 | Dtype::Fp64) => json!({"type": ["number", "null"]}),
         _ => json!({"type": "integer"}),
     };
     if let OutputKind::Map(keys) = &output.kind {

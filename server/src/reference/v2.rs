@@ -245,12 +245,12 @@ fn encoded(feature: &Feature, known: &Known) -> Value {
     place.unwrap_or_else(|| schema::value(known))
 }
 
-fn shaped(tensor: &TensorMetadata, shape: Value, data: Value) -> Value {
+fn shaped(tensor: &TensorMetadata, shape: Value, elements: (&str, Value)) -> Value {
     object(&[
         ("name", json!({"const": tensor.name})),
         ("datatype", json!({"const": tensor.datatype.name()})),
         ("shape", shape),
-        ("data", data),
+        elements,
     ])
 }
 
@@ -258,11 +258,18 @@ fn shaped(tensor: &TensorMetadata, shape: Value, data: Value) -> Value {
 pub(super) fn infer_request(model: &ModelReference<'_>) -> Value {
     let metadata = model.version.signature.metadata();
     let input = |tensor: &TensorMetadata| {
-        let data = json!({"type": "array", "description": "Row by row, flat or nested: as many as the shape says."});
+        let elements = if tensor.datatype.is_binary_only() {
+            let size =
+                json!({"type": "integer", "minimum": 0, "description": "How many bytes follow the JSON for it."});
+            ("parameters", object(&[("binary_data_size", size)]))
+        } else {
+            let description = "Row by row, flat or nested: as many as the shape says.";
+            ("data", json!({"type": "array", "description": description}))
+        };
         let size = tensor.shape.len();
         let shape =
             json!({"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": size, "maxItems": size});
-        shaped(tensor, shape, data)
+        shaped(tensor, shape, elements)
     };
     let count = metadata.inputs.len();
     let inputs = json!({
@@ -279,7 +286,7 @@ pub(super) fn infer_request(model: &ModelReference<'_>) -> Value {
 /// The schema of its answer.
 pub(super) fn infer_answer(model: &ModelReference<'_>) -> Value {
     let sizes = json!({"type": "array", "items": {"type": "integer"}});
-    let output = |tensor: &TensorMetadata| shaped(tensor, sizes.clone(), json!({"type": "array"}));
+    let output = |tensor: &TensorMetadata| shaped(tensor, sizes.clone(), ("data", json!({"type": "array"})));
     let outputs = &model.version.signature.metadata().outputs;
     object(&[
         ("model_name", json!({"const": model.name.as_str()})),

@@ -145,9 +145,7 @@ impl Column<'_> {
         match self.tensor.elements() {
             Elements::Bool(values) => values[at].serialize(serializer),
             Elements::Uint8(values) => values[at].serialize(serializer),
-            Elements::Uint16(values) | Elements::Fp16(values) | Elements::Bf16(values) => {
-                values[at].serialize(serializer)
-            }
+            Elements::Uint16(values) => values[at].serialize(serializer),
             Elements::Uint32(values) => values[at].serialize(serializer),
             Elements::Uint64(values) => values[at].serialize(serializer),
             Elements::Int8(values) => values[at].serialize(serializer),
@@ -157,6 +155,8 @@ impl Column<'_> {
                 OutputKind::Label(classes) => classes[values[at] as usize].serialize(serializer),
                 OutputKind::Value | OutputKind::Map(_) => values[at].serialize(serializer),
             },
+            Elements::Fp16(values) => values[at].to_f32().serialize(serializer),
+            Elements::Bf16(values) => values[at].to_f32().serialize(serializer),
             Elements::Fp32(values) => values[at].serialize(serializer),
             Elements::Fp64(values) => values[at].serialize(serializer),
             Elements::Bytes(values) => {

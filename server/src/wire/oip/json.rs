@@ -162,10 +162,8 @@ impl Serialize for ElementsBody<'_> {
             Elements::Int64(elements) => elements.serialize(serializer),
             Elements::Fp32(elements) => elements.serialize(serializer),
             Elements::Fp64(elements) => elements.serialize(serializer),
-            Elements::Fp16(bits) => serializer.collect_seq(bits.iter().map(|bits| half(*bits))),
-            Elements::Bf16(bits) => {
-                serializer.collect_seq(bits.iter().map(|bits| f32::from_bits(u32::from(*bits) << 16)))
-            }
+            Elements::Fp16(elements) => serializer.collect_seq(elements.iter().map(|element| element.to_f32())),
+            Elements::Bf16(elements) => serializer.collect_seq(elements.iter().map(|element| element.to_f32())),
             Elements::Bytes(elements) => {
                 let mut list = serializer.serialize_seq(Some(elements.len()))?;
                 for text in elements {
@@ -175,18 +173,6 @@ impl Serialize for ElementsBody<'_> {
             }
         }
     }
-}
-
-/// A number of 16 bits as one of 32, which holds each of them exactly.
-fn half(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (bits >> 15, (bits >> 10) & 0x1f, f32::from(bits & 0x3ff));
-    let magnitude = match exponent {
-        0 => fraction * 2f32.powi(-24),
-        0x1f if fraction == 0.0 => f32::INFINITY,
-        0x1f => f32::NAN,
-        exponent => (1.0 + fraction / 1024.0) * 2f32.powi(i32::from(exponent) - 15),
-    };
-    if sign == 1 { -magnitude } else { magnitude }
 }
 
 /// A request as far as its JSON says.
@@ -693,7 +679,8 @@ impl<'a> DataSeed<'a> {
     fn new<E: serde::de::Error>(reading: &'a Reading<'a>, datatype: &str, shape: &'a [i64]) -> Result<Self, E> {
         let index = reading.at.borrow().list.map_or(0, |(_, index)| index);
         let path = format!("inputs[{index}].datatype");
-        let elements = Datatype::named(datatype).and_then(nothing_of).ok_or_else(|| {
+        let known = Datatype::named(datatype).filter(|datatype| !datatype.is_binary_only());
+        let elements = known.map(|datatype| Elements::zeros(datatype, 0)).ok_or_else(|| {
             let got = format!("`{}`", excerpt(datatype));
             reading
                 .fail_with(Fault::new(path, "a datatype that JSON can carry; FP16 and BF16 go as binary", got).into())
@@ -720,25 +707,6 @@ impl<'a> DataSeed<'a> {
         };
         Ok(Self { reading, elements: RefCell::new(elements), shape, count })
     }
-}
-
-/// No elements of a datatype, where JSON can carry any.
-fn nothing_of(datatype: Datatype) -> Option<Elements> {
-    Some(match datatype {
-        Datatype::Bool => Elements::Bool(Vec::new()),
-        Datatype::Uint8 => Elements::Uint8(Vec::new()),
-        Datatype::Uint16 => Elements::Uint16(Vec::new()),
-        Datatype::Uint32 => Elements::Uint32(Vec::new()),
-        Datatype::Uint64 => Elements::Uint64(Vec::new()),
-        Datatype::Int8 => Elements::Int8(Vec::new()),
-        Datatype::Int16 => Elements::Int16(Vec::new()),
-        Datatype::Int32 => Elements::Int32(Vec::new()),
-        Datatype::Int64 => Elements::Int64(Vec::new()),
-        Datatype::Fp32 => Elements::Fp32(Vec::new()),
-        Datatype::Fp64 => Elements::Fp64(Vec::new()),
-        Datatype::Bytes => Elements::Bytes(Vec::new()),
-        Datatype::Fp16 | Datatype::Bf16 => return None,
-    })
 }
 
 impl<'de> DeserializeSeed<'de> for DataSeed<'_> {
@@ -926,6 +894,7 @@ impl<'de> Visitor<'de> for DataVisitor<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -1144,8 +1113,8 @@ mod tests {
             output(Elements::Fp32(vec![0.1, f32::NAN]), false),
             output(Elements::Int64(vec![9_007_199_254_740_993]), false),
             output(Elements::Bytes(vec!["é".into()]), false),
-            output(Elements::Fp16(vec![0x3c00, 0xfc00, 0x0001]), false),
-            output(Elements::Bf16(vec![0x3f80]), false),
+            output(Elements::Fp16(vec![f16::ONE, f16::NEG_INFINITY, f16::MIN_POSITIVE_SUBNORMAL]), false),
+            output(Elements::Bf16(vec![bf16::ONE]), false),
         ];
         let (body, length) = encode(answering, &outputs);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();

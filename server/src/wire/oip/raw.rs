@@ -1,5 +1,7 @@
 //! The bytes of tensors: little-endian and row by row, a string with its length in four bytes before it.
 
+use half::{bf16, f16};
+
 use super::Fault;
 use crate::tensor::{Datatype, Elements};
 
@@ -21,8 +23,8 @@ pub fn decode(path: &str, datatype: Datatype, count: usize, bytes: &[u8]) -> Res
         Datatype::Int8 => Elements::Int8(bytes.iter().map(|byte| byte.cast_signed()).collect()),
         Datatype::Uint16 => Elements::Uint16(numbers(bytes, u16::from_le_bytes)),
         Datatype::Int16 => Elements::Int16(numbers(bytes, i16::from_le_bytes)),
-        Datatype::Fp16 => Elements::Fp16(numbers(bytes, u16::from_le_bytes)),
-        Datatype::Bf16 => Elements::Bf16(numbers(bytes, u16::from_le_bytes)),
+        Datatype::Fp16 => Elements::Fp16(numbers(bytes, f16::from_le_bytes)),
+        Datatype::Bf16 => Elements::Bf16(numbers(bytes, bf16::from_le_bytes)),
         Datatype::Uint32 => Elements::Uint32(numbers(bytes, u32::from_le_bytes)),
         Datatype::Int32 => Elements::Int32(numbers(bytes, i32::from_le_bytes)),
         Datatype::Fp32 => Elements::Fp32(numbers(bytes, f32::from_le_bytes)),
@@ -42,9 +44,9 @@ pub fn encode(elements: &Elements) -> Vec<u8> {
         Elements::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
         Elements::Uint8(elements) => elements.clone(),
         Elements::Int8(elements) => bytes(elements, i8::to_le_bytes),
-        Elements::Uint16(elements) | Elements::Fp16(elements) | Elements::Bf16(elements) => {
-            bytes(elements, u16::to_le_bytes)
-        }
+        Elements::Uint16(elements) => bytes(elements, u16::to_le_bytes),
+        Elements::Fp16(elements) => bytes(elements, f16::to_le_bytes),
+        Elements::Bf16(elements) => bytes(elements, bf16::to_le_bytes),
         Elements::Int16(elements) => bytes(elements, i16::to_le_bytes),
         Elements::Uint32(elements) => bytes(elements, u32::to_le_bytes),
         Elements::Int32(elements) => bytes(elements, i32::to_le_bytes),
@@ -99,8 +101,8 @@ mod tests {
             Elements::Int8(vec![-128, 127]),
             Elements::Uint16(vec![1, u16::MAX]),
             Elements::Int16(vec![i16::MIN, 2]),
-            Elements::Fp16(vec![0x3c00]),
-            Elements::Bf16(vec![0x3f80]),
+            Elements::Fp16(vec![f16::ONE, f16::MIN_POSITIVE_SUBNORMAL]),
+            Elements::Bf16(vec![bf16::MAX]),
             Elements::Uint32(vec![u32::MAX]),
             Elements::Int32(vec![i32::MIN]),
             Elements::Fp32(vec![1.5, f32::MIN_POSITIVE]),
@@ -114,6 +116,8 @@ mod tests {
             assert_eq!(decode("x", elements.datatype(), elements.len(), &bytes).unwrap(), elements);
         }
         assert_eq!(encode(&Elements::Fp32(vec![1.0])), [0, 0, 0x80, 0x3f]);
+        assert_eq!(encode(&Elements::Fp16(vec![f16::ONE])), [0, 0x3c]);
+        assert_eq!(encode(&Elements::Bf16(vec![bf16::ONE])), [0x80, 0x3f]);
         assert_eq!(encode(&Elements::Bytes(vec![b"ab".to_vec()])), [2, 0, 0, 0, b'a', b'b']);
     }
 
