@@ -23,18 +23,16 @@ pub(super) const ID_BYTES_MAX: usize = 1024;
 /// The request in `body`, whose first `json_bytes` are JSON and the rest its binary tensors; all of it, where none is given.
 pub fn decode(metadata: &Metadata, body: &[u8], json_bytes: Option<usize>, rows_max: usize) -> Result<Request, Error> {
     let (json, tail) = split(body, json_bytes)?;
-    plain::decode(metadata, json, tail, rows_max)
-        .map_or_else(|| decode_carefully(metadata, body, json_bytes, rows_max), Ok)
+    plain::decode(metadata, json, tail, rows_max).map_or_else(|| decode_carefully(metadata, json, tail, rows_max), Ok)
 }
 
-/// The same, whatever the request looks like.
+/// The request whose JSON is `json` and which has the bytes `tail` behind it, whatever it looks like.
 pub(super) fn decode_carefully(
     metadata: &Metadata,
-    body: &[u8],
-    json_bytes: Option<usize>,
+    json: &[u8],
+    tail: &[u8],
     rows_max: usize,
 ) -> Result<Request, Error> {
-    let (json, tail) = split(body, json_bytes)?;
     let mut draft = read(metadata, json, rows_max, &[])?;
     if draft.inputs.iter().any(|input| input.data == Data::Postponed) {
         let known: Vec<_> = draft.inputs.iter().map(|input| (input.datatype.clone(), input.shape.clone())).collect();
