@@ -311,15 +311,16 @@ fn bad_input_of_every_dialect_is_told_its_place() {
         let error = answer.json();
         let path = error["details"][0]["path"].as_str().unwrap_or_default();
         assert!(answer.status == 400 && path.starts_with("inputs[0].data"), "{bad:.40}: {error}");
-        for (path, body) in [
-            ("/models/kinds/predict", format!("[{}]", record(bad))),
-            ("/v1/models/kinds:predict", format!(r#"{{"instances": [{}]}}"#, record(bad))),
+        for (path, body, place) in [
+            ("/models/kinds/predict", format!("[{}]", record(bad)), "[0].id"),
+            ("/models/kinds/predict", record(bad), "id"),
+            ("/v1/models/kinds:predict", format!(r#"{{"instances": [{}]}}"#, record(bad)), "instances[0].id"),
         ] {
             let answer = server.post(path, &body);
             let fault = &answer.json()["details"][0];
             assert_eq!(
-                (answer.status, &fault["row"], &fault["feature"]),
-                (422, &json!(0), &json!("id")),
+                (answer.status, &fault["row"], &fault["feature"], &fault["path"]),
+                (422, &json!(0), &json!("id"), &json!(place)),
                 "{path} {bad:.40}"
             );
         }

@@ -52,6 +52,42 @@ fn each_platform_gets_its_predictions() {
 }
 
 #[test]
+fn bad_values_of_every_platform_are_told_their_place() {
+    let server = Server::start(&[]);
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let columns = json!(COLUMNS).to_string();
+    let row = |bad: &str| format!("[5.1, 3.5, 1.1, {bad}]");
+    let split = |bad: &str| format!(r#"{{"columns": {columns}, "data": [[5.1, 3.5, 1.1, 0.2], {}]}}"#, row(bad));
+    for bad in ["1e400", r#""\ud800""#, "null", "true", &deep, "NaN"] {
+        let record = format!(
+            r#"{{"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": {bad}}}"#
+        );
+        let by_column = format!(r#"{{"petal width (cm)": [0.2, {bad}]}}"#);
+        for (path, body, place) in [
+            ("/invocations", format!(r#"{{"dataframe_split": {}}}"#, split(bad)), "dataframe_split.data[1][3]"),
+            ("/score", format!(r#"{{"input_data": {}}}"#, split(bad)), "input_data.data[1][3]"),
+            (
+                "/invocations",
+                format!(r#"{{"dataframe_records": [{record}]}}"#),
+                "dataframe_records[0].petal width (cm)",
+            ),
+            ("/invocations", format!(r#"{{"inputs": [{}]}}"#, row(bad)), "inputs[0][3]"),
+            ("/invocations", format!(r#"{{"inputs": {by_column}}}"#), "inputs.petal width (cm)[1]"),
+            ("/invocations", format!(r#"{{"inputs": {{"features": [{}]}}}}"#, row(bad)), "inputs.features[0][3]"),
+            ("/v1/models/iris:predict", format!(r#"{{"instances": [{}]}}"#, row(bad)), "instances[0][3]"),
+            ("/predict", format!("[{}]", row(bad)), "[0][3]"),
+        ] {
+            let answer = server.post(path, &body);
+            let error = answer.json();
+            // What is no JSON ends a frame, and is a fault of one value elsewhere.
+            let is_frame = path != "/predict" && !path.starts_with("/v1");
+            let status = if bad == "NaN" && is_frame { 400 } else { 422 };
+            assert_eq!((answer.status, &error["details"][0]["path"]), (status, &json!(place)), "{bad:.20}: {error}");
+        }
+    }
+}
+
+#[test]
 fn each_platform_sees_that_the_server_lives() {
     let server = Server::start(&[]);
     for path in ["/ping", "/health"] {

@@ -125,8 +125,10 @@ impl ApiError {
     }
 
     /// A body of options that is none.
-    pub(super) fn options(error: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "malformed", format!("the body is not an object of options: {error}"))
+    pub(super) fn options(path: impl Into<String>, got: impl Into<String>) -> Self {
+        let fault = Fault::new(path, "an object of options", got);
+        let message = fault.to_string();
+        Self { details: Details::Paths(vec![fault]), ..Self::new(StatusCode::BAD_REQUEST, "malformed", message) }
     }
 
     pub(super) fn swagger() -> Self {
@@ -208,7 +210,10 @@ impl From<DecodeError> for ApiError {
     fn from(error: DecodeError) -> Self {
         let message = error.to_string();
         match error {
-            DecodeError::Malformed(_) => Self::new(StatusCode::BAD_REQUEST, "malformed", message),
+            DecodeError::Malformed { fault, .. } => {
+                let details = Details::Paths(fault.into_iter().collect());
+                Self { details, ..Self::new(StatusCode::BAD_REQUEST, "malformed", message) }
+            }
             DecodeError::TooManyRows { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_rows", message),
             DecodeError::Invalid(details) => {
                 let details = Details::Rows(details);

@@ -24,6 +24,7 @@ use crate::monitor::{BatchStatistics, Phases};
 use crate::reload::{Action, State, Status};
 use crate::wire::oip::json::Answering;
 use crate::wire::oip::{self, Metadata, Request};
+use crate::wire::{BODY, path_of_failure};
 
 /// The length of the JSON before binary tensors.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -205,9 +206,10 @@ impl Api {
             None => return Ok(T::default()),
             // A list would do for an object, as far as the library cares.
             Some(b'{') => {}
-            Some(_) => return Err(ApiError::options("it begins with no brace")),
+            Some(_) => return Err(ApiError::options(BODY, "something that begins with no brace")),
         }
-        serde_json::from_slice(&body).map_err(ApiError::options)
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::options(path_of_failure(&body, |json| T::deserialize(json)), error.to_string()))
     }
 
     async fn infer<B>(

@@ -200,9 +200,10 @@ pub(super) fn plain_error() -> Value {
 pub(super) fn error() -> Value {
     let detail = json!({
         "type": "object",
-        "description": "One fault of one value.",
+        "description": "One fault, of one value or of the body.",
         "properties": {
             "row": {"type": "integer", "minimum": 0, "description": "The row, counted from 0."},
+            "path": {"type": "string", "description": "Where in a body of JSON it is, such as instances[0].age."},
             "line": {"type": "integer", "minimum": 1, "description": "The line of a CSV body, counted from 1."},
             "feature": {"type": "string", "description": "The feature, as the request or the model spells it."},
             "expected": {"type": "string", "description": "What would be right."},

@@ -18,7 +18,7 @@ pub fn decode(signature: &Signature, body: &[u8], has_header: bool, rows_max: us
     if has_header {
         if !read(&mut reader, &mut record) {
             let problem = "the body has no line; its first names the features, each further one is a row";
-            return Err(DecodeError::Malformed(problem.to_owned()));
+            return Err(DecodeError::malformed(problem));
         }
         columns = header(&mut rows, &record, line_of(body, &record))?;
     }
@@ -73,7 +73,7 @@ fn header(rows: &mut RowsBuilder<'_>, record: &ByteRecord, line: usize) -> Resul
     }
     if columns.is_empty() {
         let problem = format!("line {line} must name features, separated by commas; it names none of the model's");
-        return Err(DecodeError::Malformed(problem));
+        return Err(DecodeError::malformed(problem));
     }
     for (column, feature) in signature.features.iter().enumerate() {
         if !rows.seen[column] && feature.default.is_none() {
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn what_is_no_table_of_the_models_features_is_malformed() {
         for body in ["", "\n\n", HEADER, "1,2,3,4\n1,2,3,4", "{\"sepal length (cm)\": 5.1}"] {
-            assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
+            assert!(matches!(iris(body), Err(DecodeError::Malformed { .. })), "{body}: {:?}", iris(body));
         }
         let many = format!("{HEADER}\n{}", "1,2,3,4\n".repeat(101));
         assert_eq!(iris(&many), Err(DecodeError::TooManyRows { rows_max: 100 }));

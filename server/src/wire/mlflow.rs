@@ -4,11 +4,14 @@
 //! columns may stand behind its data.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::records::{self, Instances, Key, Shared, Value};
+use super::place::{self, Form};
+use super::records::{self, Dialect, Instances, Key, Shared, Value};
 use super::{DecodeError, Signature, excerpt};
 use crate::rows;
 
@@ -16,8 +19,8 @@ use crate::rows;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Outline {
-    dataframe_split: Option<SplitOutline>,
-    input_data: Option<SplitOutline>,
+    dataframe_split: Option<Object<SplitOutline>>,
+    input_data: Option<Object<SplitOutline>>,
     dataframe_records: Option<IgnoredAny>,
     instances: Option<IgnoredAny>,
     inputs: Option<IgnoredAny>,
@@ -36,11 +39,40 @@ struct SplitOutline {
     _data: IgnoredAny,
 }
 
+/// An object, where the library would also take a list of its values.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData)).map(Self)
+    }
+}
+
 /// The rows that `body` asks about, at most `rows_max` of them.
 pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<rows::Rows, DecodeError> {
-    let outline: Outline = serde_json::from_slice(body).map_err(|e| {
+    let Object(outline): Object<Outline> = serde_json::from_slice(body).map_err(|e| {
         let text = excerpt(&e.to_string());
-        DecodeError::Malformed(format!("the body is not one that MLflow's servers read: {text}"))
+        let problem = format!("the body is not one that MLflow's servers read: {text}");
+        let path = match e.is_data() {
+            true => place::of_failure(body, |json| Object::<Outline>::deserialize(json)),
+            // The outline passes over values, in one of which this may be.
+            false => place::of_no_json(body),
+        };
+        DecodeError::malformed_at(path, problem, "a body that MLflow's servers read", &text)
     })?;
     let Outline { dataframe_split, input_data, dataframe_records, instances, inputs, .. } = outline;
     let given = [
@@ -50,18 +82,31 @@ pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<row
         instances.is_some(),
         inputs.is_some(),
     ];
-    if given.into_iter().filter(|given| *given).count() != 1 {
-        let text = "send exactly one of dataframe_split, dataframe_records, instances, inputs, and input_data";
-        return Err(DecodeError::Malformed(text.to_owned()));
+    let count = given.into_iter().filter(|given| *given).count();
+    if count != 1 {
+        let forms = "exactly one of dataframe_split, dataframe_records, instances, inputs, and input_data";
+        let (path, got) = (place::BODY.to_owned(), format!("{count} of them"));
+        return Err(DecodeError::malformed_at(path, format!("send {forms}"), forms, &got));
     }
-    let columns = dataframe_split.or(input_data).and_then(|split| split.columns);
-    records::read(signature, body, rows_max, |state, json| Top { state, columns: columns.as_deref() }.deserialize(json))
+    let columns = dataframe_split.or(input_data).and_then(|Object(split)| split.columns);
+    records::read(signature, body, rows_max, &Frames { columns: columns.as_deref() })
 }
 
-/// The whole body, whose outline is known.
+/// Bodies whose outline is known.
+struct Frames<'a> {
+    /// The names of a split frame's columns; without them the features' order holds.
+    columns: Option<&'a [String]>,
+}
+
+impl Dialect for Frames<'_> {
+    fn parse<'de, D: Deserializer<'de>>(&self, state: Shared<'_, '_>, json: D) -> Result<(), D::Error> {
+        Top { state, columns: self.columns }.deserialize(json)
+    }
+}
+
+/// The whole body.
 struct Top<'a, 's> {
     state: Shared<'a, 's>,
-    /// The names of a split frame's columns; without them the features' order holds.
     columns: Option<&'a [String]>,
 }
 
@@ -84,10 +129,17 @@ impl<'de> Visitor<'de> for Top<'_, '_> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "dataframe_split" | "input_data" => {
+                    self.state.borrow_mut().enter(format!("{key}.data"));
                     map.next_value_seed(Frame { state: self.state, columns: self.columns })?;
                 }
-                "dataframe_records" | "instances" => map.next_value_seed(Instances(self.state))?,
-                "inputs" => map.next_value_seed(Inputs(self.state))?,
+                "dataframe_records" | "instances" => {
+                    self.state.borrow_mut().enter(key);
+                    map.next_value_seed(Instances(self.state))?;
+                }
+                "inputs" => {
+                    self.state.borrow_mut().enter(key);
+                    map.next_value_seed(Inputs(self.state))?;
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -128,6 +180,7 @@ impl<'de> Visitor<'de> for Inputs<'_, '_> {
         while let Some(name) = map.next_key::<String>()? {
             let Some(&column) = signature.column_of.get(&name) else {
                 if first.is_none() && signature.is_of_one_tensor(&name) {
+                    state.borrow_mut().enter(format!("inputs.{name}"));
                     map.next_value_seed(Instances(state))?;
                     return match map.next_key::<String>()? {
                         None => Ok(()),
@@ -135,7 +188,9 @@ impl<'de> Visitor<'de> for Inputs<'_, '_> {
                     };
                 }
                 map.next_value::<IgnoredAny>()?;
-                state.borrow_mut().rows.unknown(&name);
+                let mut state = state.borrow_mut();
+                state.set_form(Form::Holder);
+                state.rows.unknown(&name);
                 continue;
             };
             if std::mem::replace(&mut given[column], true) {
@@ -152,7 +207,9 @@ impl<'de> Visitor<'de> for Inputs<'_, '_> {
                 }
             }
         }
-        state.borrow_mut().rows.end_columns(first.map_or(0, |(values, _)| values), given);
+        let mut state = state.borrow_mut();
+        state.set_form(Form::Holder);
+        state.rows.end_columns(first.map_or(0, |(values, _)| values), given);
         Ok(())
     }
 }
@@ -297,6 +354,7 @@ impl<'de> Visitor<'de> for NamedRow<'_, '_> {
         let Self { state, columns } = self;
         state.borrow_mut().begin_row()?;
         for (read, name) in columns.iter().enumerate() {
+            state.borrow_mut().set_form(Form::List(read));
             if list.next_element_seed(Value { state, key: Key::of(name, state) })?.is_none() {
                 return Err(A::Error::custom(format_args!("a row of {read} values for {} columns", columns.len())));
             }
@@ -304,6 +362,7 @@ impl<'de> Visitor<'de> for NamedRow<'_, '_> {
         if list.next_element::<IgnoredAny>()?.is_some() {
             return Err(A::Error::custom(format_args!("a row of more values than the {} columns", columns.len())));
         }
+        state.borrow_mut().set_form(Form::Row);
         state.borrow_mut().rows.end_row();
         Ok(())
     }
@@ -355,27 +414,38 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        for body in [
-            "",
-            "[]",
-            "{}",
-            "[[5.1, 3.5, 1.1, 0.2]]",
-            r#"{"instances": [[1, 2, 3, 4]], "inputs": [[1, 2, 3, 4]]}"#,
-            r#"{"frame": []}"#,
-            r#"{"instances": [], "instances": []}"#,
-            r#"{"inputs": {"petal width (cm)": 1}}"#,
-            r#"{"inputs": {"petal width (cm)": [1], "petal width (cm)": [1]}}"#,
-            r#"{"inputs": {"petal width (cm)": [1, 2], "sepal width (cm)": [1]}}"#,
-            r#"{"inputs": {"features": [[1, 2, 3, 4]], "petal width (cm)": [1]}}"#,
-            r#"{"inputs": {"petal width (cm)": [], "sepal width (cm)": []}}"#,
-            r#"{"inputs": {}}"#,
-            r#"{"instances": {"petal width (cm)": [1]}}"#,
-            r#"{"dataframe_split": {"columns": ["petal width (cm)"], "data": [[1, 2]]}}"#,
-            r#"{"dataframe_split": {"columns": ["petal width (cm)", "sepal width (cm)"], "data": [[1]]}}"#,
-            r#"{"dataframe_split": {"columns": [1], "data": []}}"#,
-            r#"{"dataframe_split": [[1, 2, 3, 4]]}"#,
+        for (body, path) in [
+            ("", "body"),
+            ("[]", "body"),
+            ("{}", "body"),
+            ("[[5.1, 3.5, 1.1, 0.2]]", "body"),
+            (r#"{"instances": [[1, 2, 3, 4]], "inputs": [[1, 2, 3, 4]]}"#, "body"),
+            (r#"{"frame": []}"#, "frame"),
+            (r#"{"instances": [], "instances": []}"#, "body"),
+            (r#"{"inputs": {"petal width (cm)": 1}}"#, "inputs.petal width (cm)"),
+            (r#"{"inputs": {"petal width (cm)": [1], "petal width (cm)": [1]}}"#, "inputs"),
+            (r#"{"inputs": {"petal width (cm)": [1, 2], "sepal width (cm)": [1]}}"#, "inputs"),
+            (r#"{"inputs": {"features": [[1, 2, 3, 4]], "petal width (cm)": [1]}}"#, "inputs"),
+            (r#"{"inputs": {"petal width (cm)": [], "sepal width (cm)": []}}"#, "inputs"),
+            (r#"{"inputs": {}}"#, "inputs"),
+            (r#"{"inputs": [[1, 2, 3, 4], 7]}"#, "inputs[1]"),
+            (r#"{"instances": {"petal width (cm)": [1]}}"#, "instances"),
+            (r#"{"dataframe_records": [{"petal width (cm)": 1}, []], "params": 1x}"#, "body"),
+            (r#"{"dataframe_records": []}"#, "dataframe_records"),
+            (r#"{"dataframe_split": {"columns": ["petal width (cm)"], "data": [[1, 2]]}}"#, "dataframe_split.data[0]"),
+            (
+                r#"{"dataframe_split": {"columns": ["petal width (cm)", "sepal width (cm)"], "data": [[1, 2], [1]]}}"#,
+                "dataframe_split.data[1]",
+            ),
+            (r#"{"dataframe_split": {"columns": [1], "data": []}}"#, "dataframe_split.columns[0]"),
+            (r#"{"input_data": {"columns": ["petal width (cm)"], "data": []}}"#, "input_data.data"),
+            (r#"{"dataframe_split": {"columns": ["petal width (cm)"]}}"#, "dataframe_split"),
+            (r#"{"dataframe_split": [[1, 2, 3, 4]]}"#, "dataframe_split"),
         ] {
-            assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
+            match iris(body) {
+                Err(DecodeError::Malformed { fault: Some(fault), .. }) => assert_eq!(fault.path, path, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
         }
         let unknown = r#"{"dataframe_split": {"columns": ["colour"], "data": [["blue"]]}}"#;
         let Err(DecodeError::Invalid(details)) = iris(unknown) else { panic!("taken") };
@@ -389,6 +459,22 @@ mod tests {
         let missing = faults(r#"{"inputs": {"petal width (cm)": [1, "x"], "colour": [1]}}"#);
         assert_eq!(missing[0], (1, "petal width (cm)".to_owned(), "the text \"x\"".to_owned()));
         assert_eq!((missing.len(), missing[1].1.as_str(), missing[2].2.as_str()), (5, "colour", "nothing"));
+        let paths = |body: &str| match iris(body) {
+            Err(DecodeError::Invalid(details)) => details.into_iter().map(|d| d.path.unwrap()).collect::<Vec<_>>(),
+            other => panic!("{body}: {other:?}"),
+        };
+        let columns = paths(r#"{"inputs": {"petal width (cm)": [1, "x"], "colour": [1]}}"#);
+        assert_eq!(columns[..3], ["inputs.petal width (cm)[1]", "inputs.colour", "inputs.sepal length (cm)"]);
+        let tensor = r#"{"inputs": {"features": [[1, 2, 3, 4], [1, 2, 3, true]]}}"#;
+        assert_eq!(paths(tensor), ["inputs.features[1][3]"]);
+        let split = |data: &str| format!(r#"{{"input_data": {{"columns": {COLUMNS}, "data": {data}}}}}"#);
+        assert_eq!(
+            paths(&split("[[1, 2, 3, 4], [1, null, 3, 1e400]]")),
+            ["input_data.data[1][1]", "input_data.data[1][3]"]
+        );
+        let fewer = r#"{"dataframe_split": {"columns": ["colour"], "data": [["blue"]]}}"#;
+        assert_eq!(paths(fewer)[..2], ["dataframe_split.data[0][0]", "dataframe_split.data[0]"]);
+        assert_eq!(paths(r#"{"instances": [[1, 2, 3, "4"]]}"#), ["instances[0][3]"]);
         let many = r#"{"inputs": {"petal width (cm)": [1, 2, 3, 4]}}"#;
         assert_eq!(iris(many), Err(DecodeError::TooManyRows { rows_max: 3 }));
         let four = r#"{"instances": [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]]}"#;

@@ -10,6 +10,8 @@ use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Domain, Feature};
 use serde::Serialize;
 
+use self::oip::Fault;
+use self::place::Place;
 use self::plain::Plain;
 use crate::engine::Interface;
 use crate::rows::{Cell, Layout, Mismatch, Rows, Sheet};
@@ -19,6 +21,7 @@ mod csv;
 mod cursor;
 mod mlflow;
 pub mod oip;
+mod place;
 mod plain;
 mod predictions;
 mod query;
@@ -27,6 +30,7 @@ mod records;
 pub use answer::encode as encode_answer;
 pub use csv::{decode as decode_csv, names_columns};
 pub use mlflow::decode as decode_mlflow;
+pub use place::{BODY, of_failure as path_of_failure};
 pub use predictions::{csv as encode_predictions_csv, json as encode_predictions};
 pub use query::{decode as decode_query, decode_form, parameter as query_parameter};
 pub use records::decode as decode_records;
@@ -38,8 +42,13 @@ const DETAILS_MAX: usize = 20;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are not of the dialect's form.
-    #[error("{0}")]
-    Malformed(String),
+    #[error("{problem}{}", at(.fault.as_ref()))]
+    Malformed {
+        /// What is wrong with them.
+        problem: String,
+        /// The same with its place, where they are JSON.
+        fault: Option<Fault>,
+    },
     /// More rows than one request may have.
     #[error("the request has more than the {rows_max} rows allowed; send it in parts")]
     TooManyRows {
@@ -56,6 +65,9 @@ pub enum DecodeError {
 pub struct Detail {
     /// The row, counted from 0.
     pub row: usize,
+    /// Where in the body, such as `instances[0].age`, where it is JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// The line of the body, counted from 1, where the dialect is one of lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
@@ -67,8 +79,30 @@ pub struct Detail {
     pub got: String,
 }
 
+impl DecodeError {
+    /// A body that is no JSON and not of its form either.
+    fn malformed(problem: impl Into<String>) -> Self {
+        Self::Malformed { problem: problem.into(), fault: None }
+    }
+
+    /// A body of JSON that is not what is `expected` at `path`.
+    fn malformed_at(path: String, problem: String, expected: &str, got: &str) -> Self {
+        Self::Malformed { problem, fault: Some(Fault::new(path, expected, excerpt(got))) }
+    }
+}
+
+/// The place of a fault that is not the whole body's.
+fn at(fault: Option<&Fault>) -> String {
+    match fault {
+        Some(Fault { path, .. }) if path != place::BODY => format!(" (in {path})"),
+        _ => String::new(),
+    }
+}
+
 fn invalid(details: &[Detail]) -> String {
-    let Some(Detail { row, line, feature, expected, got }) = details.first() else { return "invalid rows".to_owned() };
+    let Some(Detail { row, line, feature, expected, got, .. }) = details.first() else {
+        return "invalid rows".to_owned();
+    };
     let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
     let mut text = format!("row {row}{line}, feature `{feature}`: expected {expected}, got {got}");
     if details.len() > 1 {
@@ -175,6 +209,8 @@ struct RowsBuilder<'s> {
     seen: Vec<bool>,
     /// How many rows are whole; the place of the row at hand.
     rows: usize,
+    /// Where the value at hand stands, in a body of JSON.
+    place: Option<Place>,
     details: Vec<Detail>,
 }
 
@@ -182,7 +218,7 @@ impl<'s> RowsBuilder<'s> {
     fn new(signature: &'s Signature, rows_max: usize) -> Self {
         let seen = vec![false; signature.features.len()];
         let sheet = Sheet::new(&signature.layout);
-        Self { signature, rows_max, sheet, seen, rows: 0, details: Vec::new() }
+        Self { signature, rows_max, sheet, seen, rows: 0, place: None, details: Vec::new() }
     }
 
     /// Begins a row; false where there are too many.
@@ -260,7 +296,8 @@ impl<'s> RowsBuilder<'s> {
 
     fn fault(&mut self, feature: String, expected: String, got: String) {
         if self.details.len() < DETAILS_MAX {
-            self.details.push(Detail { row: self.rows, line: None, feature, expected, got });
+            let path = self.place.as_ref().map(|place| place.path(self.rows, &feature));
+            self.details.push(Detail { row: self.rows, path, line: None, feature, expected, got });
         }
     }
 
@@ -269,7 +306,9 @@ impl<'s> RowsBuilder<'s> {
             return Err(DecodeError::Invalid(self.details));
         }
         if self.rows == 0 {
-            return Err(DecodeError::Malformed("the request has no row; send at least one record".to_owned()));
+            let problem = "the request has no row; send at least one record".to_owned();
+            let fault = self.place.map(|place| Fault::new(place.list(), "at least one row", "none"));
+            return Err(DecodeError::Malformed { problem, fault });
         }
         Ok(self.sheet.finish())
     }

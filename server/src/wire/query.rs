@@ -17,7 +17,7 @@ pub fn decode(signature: &Signature, query: &str) -> Result<Rows, DecodeError> {
 /// The one row that the form `body` (`application/x-www-form-urlencoded`) asks about; every field is a feature.
 pub fn decode_form(signature: &Signature, body: &[u8]) -> Result<Rows, DecodeError> {
     let body = std::str::from_utf8(body);
-    let body = body.map_err(|_| DecodeError::Malformed("the form in the body is not UTF-8".to_owned()))?;
+    let body = body.map_err(|_| DecodeError::malformed("the form in the body is not UTF-8"))?;
     row_of(signature, parameters(body))
 }
 
@@ -90,7 +90,7 @@ mod tests {
             panic!("a version in the body was passed over")
         };
         assert_eq!(details[0].feature, "version");
-        assert!(matches!(decode_form(&shipped("iris"), b"a=\xff"), Err(DecodeError::Malformed(_))));
+        assert!(matches!(decode_form(&shipped("iris"), b"a=\xff"), Err(DecodeError::Malformed { .. })));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::de::SliceRead;
 
+use super::place::{self, Form, Place};
 use super::{DecodeError, RowsBuilder, Signature};
 use crate::rows::{Cell, Rows};
 
@@ -21,24 +21,37 @@ pub fn decode(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Row
 
 /// The same, whatever the body looks like.
 pub(super) fn decode_carefully(signature: &Signature, body: &[u8], rows_max: usize) -> Result<Rows, DecodeError> {
-    read(signature, body, rows_max, |state, json| Body(state).deserialize(json))
+    read(signature, body, rows_max, &Records)
 }
 
-/// The rows that `parse` finds in `body`.
+/// How a dialect reads its body.
+pub(super) trait Dialect {
+    /// Reads it into the rows of `state`.
+    fn parse<'de, D: Deserializer<'de>>(&self, state: Shared<'_, '_>, json: D) -> Result<(), D::Error>;
+}
+
+struct Records;
+
+impl Dialect for Records {
+    fn parse<'de, D: Deserializer<'de>>(&self, state: Shared<'_, '_>, json: D) -> Result<(), D::Error> {
+        Body(state).deserialize(json)
+    }
+}
+
+/// The rows that `dialect` finds in `body`.
 pub(super) fn read(
     signature: &Signature,
     body: &[u8],
     rows_max: usize,
-    parse: impl FnOnce(Shared<'_, '_>, &mut serde_json::Deserializer<SliceRead<'_>>) -> serde_json::Result<()>,
+    dialect: &impl Dialect,
 ) -> Result<Rows, DecodeError> {
-    let state = RefCell::new(State {
-        rows: RowsBuilder::new(signature, rows_max),
-        feature: None,
-        is_in_value: false,
-        too_many: false,
-    });
+    let fresh = || {
+        let rows = RowsBuilder { place: Some(Place::default()), ..RowsBuilder::new(signature, rows_max) };
+        RefCell::new(State { rows, feature: None, is_in_value: false, too_many: false })
+    };
+    let state = fresh();
     let mut json = serde_json::Deserializer::from_slice(body);
-    let parsed = parse(&state, &mut json).and_then(|()| json.end());
+    let parsed = dialect.parse(&state, &mut json).and_then(|()| json.end());
     let mut state = state.into_inner();
     match parsed {
         Ok(()) => state.rows.finish(),
@@ -50,7 +63,11 @@ pub(super) fn read(
                 state.rows.fault(name, signature.expected(column), got.to_owned());
                 Err(DecodeError::Invalid(state.rows.details))
             }
-            _ => Err(DecodeError::Malformed(format!("the body is not a list of records as JSON: {error}"))),
+            _ => {
+                let problem = format!("the body is not a list of records as JSON: {error}");
+                let path = place::of_failure(body, |json| dialect.parse(&fresh(), json));
+                Err(DecodeError::malformed_at(path, problem, "a list of records as JSON", &error.to_string()))
+            }
         },
     }
 }
@@ -92,13 +109,28 @@ impl State<'_> {
         self.too_many = !self.rows.begin_row();
         if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
     }
+
+    /// Goes to a row of which only the value in `column` comes next.
+    pub(super) fn go_to<E: Error>(&mut self, row: usize, column: usize) -> Result<(), E> {
+        self.set_form(Form::Columns);
+        self.too_many = !self.rows.go_to(row, column);
+        if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
+    }
 }
 
 impl State<'_> {
-    /// Goes to a row of which only the value in `column` comes next.
-    pub(super) fn go_to<E: Error>(&mut self, row: usize, column: usize) -> Result<(), E> {
-        self.too_many = !self.rows.go_to(row, column);
-        if self.too_many { Err(E::custom("too many rows")) } else { Ok(()) }
+    /// Goes to the rows that `holder` has.
+    pub(super) fn enter(&mut self, holder: impl Into<String>) {
+        if let Some(place) = &mut self.rows.place {
+            place.enter(holder.into());
+        }
+    }
+
+    /// Says how the value that comes next is written.
+    pub(super) fn set_form(&mut self, form: Form) {
+        if let Some(place) = &mut self.rows.place {
+            place.form = form;
+        }
     }
 }
 
@@ -141,6 +173,7 @@ impl<'de> Visitor<'de> for Body<'_, '_> {
             }
             return read_record(self.0, map, first);
         }
+        self.0.borrow_mut().enter("instances");
         map.next_value_seed(Instances(self.0))?;
         // KServe's V1 protocol allows `parameters` beside the instances; no model of ours takes any.
         while let Some(key) = map.next_key::<String>()? {
@@ -196,6 +229,7 @@ impl<'de> Visitor<'de> for Record<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0.borrow_mut().set_form(Form::Record);
         let first = map.next_key_seed(KeyOf(self.0))?;
         read_record(self.0, map, first)
     }
@@ -204,17 +238,20 @@ impl<'de> Visitor<'de> for Record<'_, '_> {
         self.0.borrow_mut().begin_row()?;
         let columns = self.0.borrow().rows.signature.features.len();
         for column in 0..columns {
+            self.0.borrow_mut().set_form(Form::List(column));
             if list.next_element_seed(Value { state: self.0, key: Key::Column(column) })?.is_none() {
                 break;
             }
         }
         if list.next_element::<IgnoredAny>()?.is_some() {
             let mut state = self.0.borrow_mut();
+            state.set_form(Form::List(columns));
             let names = state.rows.signature.names();
             state.rows.fault(format!("[{columns}]"), names, format!("more than {columns} values"));
             drop(state);
             while list.next_element::<IgnoredAny>()?.is_some() {}
         }
+        self.0.borrow_mut().set_form(Form::Row);
         self.0.borrow_mut().rows.end_row();
         Ok(())
     }
@@ -448,24 +485,65 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_list_of_records_is_malformed() {
-        for body in
-            ["", "[", "[{}", "null", "1", "\"a\"", "[1]", "[null]", "[]", "{\"instances\": {}}", "[{}] []", "[{},]"]
-                .into_iter()
-                .chain([
-                    "{\"instances\": [], \"extra\": 1}",
-                    "{\"parameters\": 1, \"a\": 1}",
-                    "[{\"a\": 1e400}]",
-                    "[{\"a\": NaN}]",
-                    "[{\"sepal length (cm)\": 1, \"\\ud800\": 1}]",
-                ])
-        {
-            assert!(matches!(iris(body), Err(DecodeError::Malformed(_))), "{body}: {:?}", iris(body));
+    fn what_is_not_a_list_of_records_is_told_its_place() {
+        for (body, path) in [
+            ("", "body"),
+            ("[", "body"),
+            ("[{}", "body"),
+            ("null", "body"),
+            ("1", "body"),
+            ("\"a\"", "body"),
+            ("[1]", "[0]"),
+            ("[{}, null]", "[1]"),
+            ("[]", "body"),
+            ("{\"instances\": {}}", "instances"),
+            ("{\"instances\": []}", "instances"),
+            ("{\"instances\": [[1, 2, 3, 4], 5]}", "instances[1]"),
+            ("[{}] []", "body"),
+            ("[{},]", "body"),
+            ("{\"instances\": [], \"extra\": 1}", "body"),
+            ("{\"parameters\": 1, \"a\": 1}", "body"),
+            ("[{}, {\"a\": 1e400}]", "[1].a"),
+            ("[{\"a\": NaN}]", "[0].a"),
+            ("[{\"sepal length (cm)\": 1, \"\\ud800\": 1}]", "[0]"),
+            ("[{\"sepal length (cm)\": 1x}]", "[0]"),
+            ("[{\"sepal length (cm)\": x}]", "[0].sepal length (cm)"),
+        ] {
+            match iris(body) {
+                Err(DecodeError::Malformed { fault: Some(fault), .. }) => assert_eq!(fault.path, path, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
         }
-        assert!(matches!(iris(&"[".repeat(100_000)), Err(DecodeError::Malformed(_))));
+        let deepest = iris(&"[".repeat(100_000)).unwrap_err();
+        assert!(
+            matches!(&deepest, DecodeError::Malformed { fault: Some(fault), .. } if fault.path == "[0][0][0]"),
+            "{deepest:?}"
+        );
+        assert!(iris("[[1], 2]").unwrap_err().to_string().ends_with(" (in [1])"));
         let deep = format!("[{{\"sepal length (cm)\": {}{}}}]", "[".repeat(100_000), "]".repeat(100_000));
         // Passed over without recursion.
         assert_eq!(details(&deep)[0].got, "a list");
+    }
+
+    #[test]
+    fn every_fault_of_a_value_has_its_path() {
+        let paths = |body: &str| details(body).into_iter().map(|d| d.path.unwrap()).collect::<Vec<_>>();
+        let record = |value: &str| {
+            format!(
+                r#"{{"sepal length (cm)": {value}, "sepal width (cm)": 1, "petal length (cm)": 1, "petal width (cm)": 1}}"#
+            )
+        };
+        let (good, bad) = (record("1"), record("null"));
+        assert_eq!(paths(&bad), ["sepal length (cm)"]);
+        assert_eq!(paths(&format!("[{good}, {bad}]")), ["[1].sepal length (cm)"]);
+        assert_eq!(paths(&format!(r#"{{"instances": [{good}, {bad}]}}"#)), ["instances[1].sepal length (cm)"]);
+        assert_eq!(paths(&format!("[{}]", record("1e400"))), ["[0].sepal length (cm)"]);
+        assert_eq!(paths("[[1, 2, 3, 4], [1, 2, null, 4, 5]]"), ["[1][2]", "[1][4]"]);
+        assert_eq!(paths(r#"{"instances": [[1, 2, NaN, 4]]}"#), ["instances[0][2]"]);
+        assert_eq!(paths(r#"[[1, 2]]"#), ["[0]", "[0]"]);
+        assert_eq!(paths(&format!("[{}]", good.replace('{', r#"{"colour": 1, "#))), ["[0].colour"]);
+        let without = good.replace(r#", "petal width (cm)": 1"#, "");
+        assert_eq!(paths(&format!("[{without}]")), ["[0].petal width (cm)"]);
     }
 
     #[test]
