@@ -8,6 +8,7 @@ use mainstay_models::{ModelName, ModelSpec};
 use serde_json::Value;
 
 use super::view::{FieldView, FormView, encoded};
+use crate::tensor::Datatype;
 
 const CURL: &str = "curl {{url|sh}} \\\n  -H 'content-type: application/json' \\\n  -d {{records|sh}}";
 
@@ -144,23 +145,16 @@ for name, kind, dtype, row in [
 
 /// A type of elements as the protocol and as numpy call it.
 fn numpy(dtype: Dtype) -> (&'static str, &'static str) {
-    match dtype {
-        Dtype::Bool => ("BOOL", "bool_"),
-        Dtype::Int8 => ("INT8", "int8"),
-        Dtype::Int16 => ("INT16", "int16"),
-        Dtype::Int32 => ("INT32", "int32"),
-        Dtype::Int64 => ("INT64", "int64"),
-        Dtype::Uint8 => ("UINT8", "uint8"),
-        Dtype::Uint16 => ("UINT16", "uint16"),
-        Dtype::Uint32 => ("UINT32", "uint32"),
-        Dtype::Uint64 => ("UINT64", "uint64"),
-        Dtype::Fp16 => ("FP16", "float16"),
-        // numpy has none of these: the client cuts off what is too much of wider ones.
-        Dtype::Bf16 => ("BF16", "float32"),
-        Dtype::Fp32 => ("FP32", "float32"),
-        Dtype::Fp64 => ("FP64", "float64"),
-        Dtype::String => ("BYTES", "object_"),
-    }
+    let numpy = match dtype {
+        Dtype::Bool => "bool_",
+        Dtype::Fp16 => "float16",
+        // numpy has no type for the former: the client cuts off what is too much of wider numbers.
+        Dtype::Bf16 | Dtype::Fp32 => "float32",
+        Dtype::Fp64 => "float64",
+        Dtype::String => "object_",
+        integer => integer.name(),
+    };
+    (Datatype::of(dtype).name(), numpy)
 }
 
 /// The examples of the features that go to `tensor`, as a list of Python's.

@@ -44,6 +44,14 @@ impl World {
         Self { folder, publisher, catalog: Arc::default(), status: Arc::default(), watch: None, orders: None }
     }
 
+    /// One of which a first release answers, with these versions of iris and pred-main.
+    fn live(iris: &str, pred_main: &str) -> Self {
+        let mut world = Self::new();
+        world.start();
+        world.take(&world.release(1, iris, pred_main));
+        world
+    }
+
     fn start(&mut self) {
         let loader =
             Loader { engine: EngineChoice::Auto, metrics: Arc::new(Metrics::new("test")), sessions: NonZeroUsize::MIN };
@@ -123,6 +131,11 @@ impl World {
         Some((model.stable.as_ref()?.to_string(), commit))
     }
 
+    /// The same for iris and pred-main.
+    fn both(&self) -> (Option<(String, u32)>, Option<(String, u32)>) {
+        (self.answers("iris"), self.answers("pred-main"))
+    }
+
     fn status_of(&self, model: &str) -> VersionStatus {
         self.status.load().models.iter().find(|status| status.name.as_str() == model).unwrap().clone()
     }
@@ -166,9 +179,7 @@ fn at(version: &str, commit: u32) -> Option<(String, u32)> {
 
 #[test]
 fn a_version_that_hangs_delays_no_other_model_and_gives_way_to_a_newer_release() {
-    let mut world = World::new();
-    world.start();
-    world.take(&world.release(1, "1.0.0", "1.0.0"));
+    let world = World::live("1.0.0", "1.0.0");
     world.note("hangs", "iris", "1.1.0");
     let first = world.status.load().release.as_ref().unwrap().name.clone();
 
@@ -185,7 +196,7 @@ fn a_version_that_hangs_delays_no_other_model_and_gives_way_to_a_newer_release()
 
     let process = format!("/proc/{}", std::fs::read_to_string(world.file("pid")).unwrap().trim());
     world.take(&world.release(4, "1.2.0", "1.2.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.2.0", 4), at("1.2.0", 4)));
+    assert_eq!(world.both(), (at("1.2.0", 4), at("1.2.0", 4)));
     eventually("the trial's process is gone", || !Path::new(&process).exists());
     assert!(world.status.load().loading.is_empty());
 }
@@ -241,7 +252,7 @@ fn models_that_move_together_move_in_one_swap_or_not_at_all() {
     // A way back is a move like any other.
     world.take(&world.together(5, "1.0.0", "1.0.0"));
     world.take(&world.together(6, "1.3.0", "1.1.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.0.0", 5), at("1.0.0", 5)));
+    assert_eq!(world.both(), (at("1.0.0", 5), at("1.0.0", 5)));
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     watcher.join().unwrap();
     assert_eq!(world.status_of("iris").state, State::Held);
@@ -258,7 +269,7 @@ fn on_a_fresh_server_a_group_answers_as_a_whole_or_not_at_all() {
     world.note("bad", "iris", "1.1.0");
     world.start();
     world.take(&world.together(3, "1.2.0", "1.2.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, None));
+    assert_eq!(world.both(), (None, None));
     assert_eq!(world.status_of("pred-main").state, State::Held);
 
     let with_fallback = |commit: u32, version: &str| {
@@ -270,11 +281,11 @@ fn on_a_fresh_server_a_group_answers_as_a_whole_or_not_at_all() {
         release
     };
     world.take(&with_fallback(2, "1.1.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, None));
+    assert_eq!(world.both(), (None, None));
     assert_eq!(world.status_of("iris").fallback.unwrap().state, State::Failed);
 
     world.take(&with_fallback(1, "1.0.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.0.0", 1), at("1.0.0", 1)));
+    assert_eq!(world.both(), (at("1.0.0", 1), at("1.0.0", 1)));
     let iris = world.status_of("iris");
     assert_eq!((iris.state, iris.fallback.unwrap().state), (State::Failed, State::Live));
     assert!(world.catalog.load().answers());
@@ -282,16 +293,14 @@ fn on_a_fresh_server_a_group_answers_as_a_whole_or_not_at_all() {
 
     world.take(&world.together(4, "1.2.0", "1.2.0"));
     assert_eq!(world.trials("iris", "1.2.0"), 2, "another commit does");
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.0.0", 1), at("1.0.0", 1)));
+    assert_eq!(world.both(), (at("1.0.0", 1), at("1.0.0", 1)));
     world.take(&world.together(5, "1.3.0", "1.2.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.3.0", 5), at("1.2.0", 5)));
+    assert_eq!(world.both(), (at("1.3.0", 5), at("1.2.0", 5)));
 }
 
 #[test]
 fn a_fallback_is_for_a_model_of_which_nothing_answers() {
-    let mut world = World::new();
-    world.start();
-    world.take(&world.release(1, "1.1.0", "1.0.0"));
+    let world = World::live("1.1.0", "1.0.0");
     world.note("bad", "iris", "1.2.0");
     let mut release = world.release(2, "1.2.0", "1.0.0");
     let fallback = Fallback { version: "1.0.0".parse().unwrap(), bytes: world.version("iris", "1.0.0"), commit: id(0) };
@@ -311,9 +320,9 @@ fn a_model_that_an_order_unloads_is_out_until_another_order_or_another_version()
     assert_eq!((world.answers("iris"), world.trials("iris", "1.0.0")), (at("1.0.0", 1), 1), "it was live");
 
     world.order(Action::Unload, "iris").unwrap();
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, at("1.0.0", 1)));
+    assert_eq!(world.both(), (None, at("1.0.0", 1)));
     world.take(&world.release(2, "1.0.0", "1.1.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (None, at("1.1.0", 2)), "the same of iris");
+    assert_eq!(world.both(), (None, at("1.1.0", 2)), "the same of iris");
     let iris = world.status_of("iris");
     assert_eq!((iris.state, iris.serving), (State::Unloaded, None));
 
@@ -329,9 +338,7 @@ fn a_model_that_an_order_unloads_is_out_until_another_order_or_another_version()
 
 #[test]
 fn a_load_says_why_it_fails_and_waits_for_no_other_model() {
-    let mut world = World::new();
-    world.start();
-    world.take(&world.release(1, "1.0.0", "1.0.0"));
+    let world = World::live("1.0.0", "1.0.0");
     world.note("bad", "iris", "1.1.0");
     world.take(&world.release(2, "1.1.0", "1.0.0"));
     let refused = world.order(Action::Load, "iris").unwrap_err();
@@ -343,7 +350,7 @@ fn a_load_says_why_it_fails_and_waits_for_no_other_model() {
     eventually("the other model hangs", || world.file("pid").exists());
     std::fs::write(world.file("bad"), "").unwrap();
     world.order(Action::Load, "iris").unwrap();
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 3), at("1.0.0", 2)));
+    assert_eq!(world.both(), (at("1.1.0", 3), at("1.0.0", 2)));
     world.order(Action::Unload, "pred-main").unwrap();
     eventually("nothing is waited for any more", || world.status.load().loading.is_empty());
     assert_eq!((world.answers("pred-main"), world.status_of("pred-main").state), (None, State::Unloaded));
@@ -356,13 +363,13 @@ fn a_group_moves_without_the_member_that_was_unloaded_and_never_half_with_it() {
     world.take(&world.together(1, "1.0.0", "1.0.0"));
     world.order(Action::Unload, "pred-main").unwrap();
     world.take(&world.together(2, "1.1.0", "1.0.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    assert_eq!(world.both(), (at("1.1.0", 2), None));
     world.note("bad", "iris", "1.2.0");
     world.take(&world.together(3, "1.2.0", "1.0.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    assert_eq!(world.both(), (at("1.1.0", 2), None));
     let held = world.order(Action::Load, "pred-main").unwrap_err();
     assert!(held.ends_with("held back since iris 1.2.0 of its group failed"), "{held}");
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 2), None));
+    assert_eq!(world.both(), (at("1.1.0", 2), None));
     world.take(&world.together(4, "1.1.0", "1.0.0"));
-    assert_eq!((world.answers("iris"), world.answers("pred-main")), (at("1.1.0", 4), at("1.0.0", 4)));
+    assert_eq!(world.both(), (at("1.1.0", 4), at("1.0.0", 4)));
 }
