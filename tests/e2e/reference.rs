@@ -31,12 +31,17 @@ fn send(server: &Server, request: &Value) -> Answer {
 
 #[test]
 fn every_request_of_the_collection_is_answered_as_its_tests_say() {
-    let server = Server::start(&[]);
+    for settings in [&[][..], &["--health-route", "/alive", "--predict-route", "/predict"]] {
+        answers_its_collection(&Server::start(settings));
+    }
+}
+
+fn answers_its_collection(server: &Server) {
     let collection = server.get("/postman.json").ok();
     let requests = requests(&collection);
     assert!(requests.len() > 30, "{}", requests.len());
     for (name, item) in requests {
-        let answer = send(&server, &item["request"]);
+        let answer = send(server, &item["request"]);
         for line in item["event"][0]["script"]["exec"].as_array().unwrap() {
             let line = line.as_str().unwrap();
             if let Some((_, status)) = line.split_once("to.have.status(") {

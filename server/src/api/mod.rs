@@ -19,7 +19,7 @@ use crate::batch::{Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::engine::Prediction;
 use crate::monitor::{Metrics, Phases};
-use crate::reference::{self, Reference};
+use crate::reference::{self, Offered, Reference};
 use crate::reload::{Orders, Status};
 use crate::rows::Rows;
 use crate::wire::DecodeError;
@@ -151,7 +151,7 @@ impl Api {
             Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
             Some(Route::Docs) => self.describe(&head, page::docs),
             Some(Route::OpenApi) if head.uri.query().is_none() => {
-                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits, self.may_order())))
+                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits, self.offered())))
             }
             Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
             Some(Route::Swagger) => self.swagger(&head),
@@ -179,9 +179,14 @@ impl Api {
         !self.is_draining() && self.catalog.load().answers()
     }
 
-    /// Whether requests may load and unload models.
-    fn may_order(&self) -> bool {
-        self.repository.orders.is_some()
+    /// What is answered beside what every server does.
+    fn offered(&self) -> Offered<'_> {
+        let Aliases { health, predict } = &self.aliases;
+        Offered {
+            may_order: self.repository.orders.is_some(),
+            health_route: health.as_deref(),
+            predict_route: predict.as_deref(),
+        }
     }
 
     /// Whether the server was told to stop.
@@ -222,7 +227,7 @@ impl Api {
         let catalog = self.catalog.load();
         let picked = model.map(|model| catalog.pick(Some(&model), None)).transpose()?;
         let only = picked.as_ref().map(|picked| &picked.version.spec.name);
-        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, self.may_order(), only)))
+        self.show(head, |_| look(&Reference::of(&catalog, &self.limits, self.offered(), only)))
     }
 
     /// What Azure Machine Learning is told of the default model.
@@ -234,7 +239,7 @@ impl Api {
             Some(_) => return Err(ApiError::swagger()),
         };
         self.show(head, |catalog| {
-            let reference = Reference::of(catalog, &self.limits, self.may_order(), catalog.default.as_ref());
+            let reference = Reference::of(catalog, &self.limits, self.offered(), catalog.default.as_ref());
             json(reference::text(&reference.swagger(version)))
         })
     }

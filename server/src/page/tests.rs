@@ -14,6 +14,7 @@ use crate::api::RequestLimits;
 use crate::catalog::{CatalogModel, LiveRelease, LoadedVersion};
 use crate::engine::EngineChoice;
 use crate::monitor::Metrics;
+use crate::reference::Offered;
 use crate::reload::Loader;
 use crate::wire::{Signature, decode_query};
 
@@ -159,7 +160,7 @@ fn the_reference_is_shown_without_foreign_markup() {
         classifier.label.classes[0].push_str(MARKUP);
     });
     serve(&mut catalog, Some("1.1.0"), vec![hostile]);
-    let response = docs(&Reference::of(&catalog, &LIMITS, false, None));
+    let response = docs(&Reference::of(&catalog, &LIMITS, Offered::default(), None));
     assert!(response.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'; "));
     let page = text(response);
     assert!(page.matches("alert").count() > 5, "the foreign text is shown");
@@ -330,7 +331,7 @@ fn every_file_that_the_page_links_to_is_there_under_a_url_of_its_content() {
     let links: Vec<String> = [attributes(&page, "href"), attributes(&page, "src")].concat();
     let files: Vec<&str> = links.iter().filter_map(|link| link.split_once("?v=")).map(|(file, _)| file).collect();
     assert_eq!(files, ["favicon.svg", "page.css", "page.js"]);
-    let docs = text(docs(&Reference::of(&Catalog::default(), &LIMITS, false, None)));
+    let docs = text(docs(&Reference::of(&Catalog::default(), &LIMITS, Offered::default(), None)));
     assert!(docs.contains(&Asset::url("docs.js")) && docs.contains(&Asset::url("page.css")));
     for file in files {
         let response = asset(file).unwrap().response();

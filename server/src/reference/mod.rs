@@ -48,6 +48,17 @@ pub struct Reference<'a> {
     pub groups: Vec<Group>,
 }
 
+/// What a server answers beside what every server does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offered<'a> {
+    /// Whether requests may load and unload models.
+    pub may_order: bool,
+    /// A further path that says whether it answers.
+    pub health_route: Option<&'a str>,
+    /// A further path that predicts for instances.
+    pub predict_route: Option<&'a str>,
+}
+
 /// What an account says of a model.
 pub struct ModelReference<'a> {
     /// Its name.
@@ -141,8 +152,7 @@ pub struct Example {
 
 impl<'a> Reference<'a> {
     /// The account of all models of `catalog`, as far as the bounds allow, or of `only` one of them.
-    /// `may_order` says whether requests may load and unload models.
-    pub fn of(catalog: &'a Catalog, limits: &RequestLimits, may_order: bool, only: Option<&ModelName>) -> Self {
+    pub fn of(catalog: &'a Catalog, limits: &RequestLimits, offered: Offered<'_>, only: Option<&ModelName>) -> Self {
         let mut models: Vec<ModelReference<'a>> = Vec::new();
         let mut left_out = Vec::new();
         let is_default = |name: &ModelName| Some(name) == catalog.default.as_ref();
@@ -163,10 +173,16 @@ impl<'a> Reference<'a> {
         }
         models.sort_by_key(|model| model.name);
         left_out.sort();
-        let mut groups: Vec<Group> = models.iter().map(|model| predict::group(model, limits, may_order)).collect();
-        groups.push(v2::group());
-        groups.push(platforms::group(models.iter().find(|model| model.is_default)));
-        groups.push(server::group(catalog));
+        let default = models.iter().find(|model| model.is_default);
+        let mut groups: Vec<Group> =
+            models.iter().map(|model| predict::group(model, limits, offered.may_order)).collect();
+        groups.extend([v2::group(), platforms::group(default), server::group(catalog)]);
+        // Where a further path is one that there is already, it stands for it.
+        let further = platforms::further(default, limits, offered);
+        for group in &mut groups {
+            group.operations.retain(|operation| further.operations.iter().all(|other| other.path != operation.path));
+        }
+        groups.extend((!further.operations.is_empty()).then_some(further));
         Self { models, left_out, groups }
     }
 
@@ -214,8 +230,8 @@ fn encoded(text: &str) -> String {
 
 impl Documents {
     /// The OpenAPI document of all models of `catalog`, whose documents these are.
-    pub fn openapi(&self, catalog: &Catalog, limits: &RequestLimits, may_order: bool) -> Bytes {
-        self.openapi.get_or_init(|| text(&Reference::of(catalog, limits, may_order, None).openapi())).clone()
+    pub fn openapi(&self, catalog: &Catalog, limits: &RequestLimits, offered: Offered<'_>) -> Bytes {
+        self.openapi.get_or_init(|| text(&Reference::of(catalog, limits, offered, None).openapi())).clone()
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::predict::golden_rows;
 use super::v2::{object, operation, refused, text, truth};
-use super::{Answer, Example, Group, ModelReference, Operation, Parameter, predict, schema};
+use super::{Answer, Example, Group, ModelReference, Offered, Operation, Parameter, predict, schema};
 use crate::api::RequestLimits;
 
 const JSON: &str = "application/json";
@@ -15,30 +15,9 @@ const POST_ERRORS: &[u16] = &[400, 404, 405, 408, 413, 415, 422, 500, 503, 504];
 /// The operations of one model.
 pub(super) fn model(model: &ModelReference<'_>, limits: &RequestLimits) -> Vec<Operation> {
     let name = model.name;
-    let rows = golden_rows(model.spec());
-    let records: Vec<Value> = rows.iter().map(|row| schema::record(model.spec(), row)).collect();
-    let known = known(predict::classes(model.spec(), &rows));
-    let path = format!("/v1/models/{name}:predict");
-    let example = Example {
-        title: "instances".to_owned(),
-        query: Vec::new(),
-        body: Some((JSON, format!("{:#}", json!({"instances": records})))),
-        status: 200,
-        answer: known.clone(),
-    };
-    let predict = Operation {
-        id: format!("v1.predict.{name}"),
-        method: "POST",
-        path,
-        summary: format!("Predictions by {name}, for KServe's and Vertex AI's clients"),
-        description: "The V1 protocol.".to_owned(),
-        parameters: Vec::new(),
-        bodies: vec![(JSON, predict::instances(model, limits))],
-        answer: Some(predictions(&known)),
-        errors: POST_ERRORS,
-        unready: None,
-        examples: vec![example],
-    };
+    let summary = format!("Predictions by {name}, for KServe's and Vertex AI's clients");
+    let predict =
+        instances(model, limits, &format!("v1.predict.{name}"), &format!("/v1/models/{name}:predict"), summary);
     let ready = object(&[("name", text()), ("ready", truth())]);
     let path = format!("/v1/models/{name}");
     let explain = Operation {
@@ -55,18 +34,59 @@ pub(super) fn model(model: &ModelReference<'_>, limits: &RequestLimits) -> Vec<O
     vec![predict, operation(format!("v1.model.{name}"), path, "Whether it answers", ready, READ_ERRORS), explain]
 }
 
+/// The prediction of the V1 protocol, at `path`.
+fn instances(model: &ModelReference<'_>, limits: &RequestLimits, id: &str, path: &str, summary: String) -> Operation {
+    let rows = golden_rows(model.spec());
+    let records: Vec<Value> = rows.iter().map(|row| schema::record(model.spec(), row)).collect();
+    let known = known(predict::classes(model.spec(), &rows));
+    let example = Example {
+        title: "instances".to_owned(),
+        query: Vec::new(),
+        body: Some((JSON, format!("{:#}", json!({"instances": records})))),
+        status: 200,
+        answer: known.clone(),
+    };
+    Operation {
+        id: id.to_owned(),
+        method: "POST",
+        path: path.to_owned(),
+        summary,
+        description: "The V1 protocol.".to_owned(),
+        parameters: Vec::new(),
+        bodies: vec![(JSON, predict::instances(model, limits))],
+        answer: Some(predictions(&known)),
+        errors: POST_ERRORS,
+        unready: None,
+        examples: vec![example],
+    }
+}
+
+/// The operations at the paths that this server was told to answer further.
+pub(super) fn further(default: Option<&ModelReference<'_>>, limits: &RequestLimits, offered: Offered<'_>) -> Group {
+    let health = offered.health_route.map(|path| ping("further.health", path));
+    let predict = default.zip(offered.predict_route).map(|(model, path)| {
+        let summary = format!("Predictions by {}, at the path that this server was told", model.name);
+        instances(model, limits, "further.predict", path, summary)
+    });
+    let description = "What this server was told to answer at further paths, as Vertex AI tells its own.";
+    let operations = health.into_iter().chain(predict).collect();
+    Group { name: "further".to_owned(), description: description.to_owned(), operations }
+}
+
+fn ping(id: &str, path: &str) -> Operation {
+    let mut ping =
+        operation(id.to_owned(), path.to_owned(), "Whether the server answers predictions", json!({}), &[405, 503]);
+    ping.answer = plain("Nothing: it does.", "", json!({}));
+    ping
+}
+
 /// The operations of the server, where `default` is the model that it asks.
 pub(super) fn group(default: Option<&ModelReference<'_>>) -> Group {
     let names = json!({"type": "array", "items": {"type": "string"}});
     let models = object(&[("models", names)]);
     let mut operations =
         vec![operation("v1.models".to_owned(), "/v1/models".to_owned(), "The models' names", models, &[405, 503])];
-    for (id, path) in [("ping", "/ping"), ("health", "/health")] {
-        let mut ping =
-            operation(id.to_owned(), path.to_owned(), "Whether the server answers predictions", json!({}), &[405, 503]);
-        ping.answer = plain("Nothing: it does.", "", json!({}));
-        operations.push(ping);
-    }
+    operations.extend([ping("ping", "/ping"), ping("health", "/health")]);
     let mut version =
         operation("version".to_owned(), "/version".to_owned(), "The server's version", text(), &[405, 503]);
     version.answer = plain("The server's version.", "text/plain", text());

@@ -41,7 +41,7 @@ fn many(count: usize) -> Catalog {
 #[test]
 fn every_example_of_a_prediction_is_a_golden_row() {
     let catalog = shipped();
-    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let reference = Reference::of(&catalog, &LIMITS, Offered::default(), None);
     let mut answered = 0;
     for model in &reference.models {
         let spec = model.spec();
@@ -80,7 +80,7 @@ fn every_example_of_a_prediction_is_a_golden_row() {
 #[test]
 fn the_document_names_each_models_features_units_ranges_and_classes() {
     let catalog = shipped();
-    let document = Reference::of(&catalog, &LIMITS, false, None).openapi();
+    let document = Reference::of(&catalog, &LIMITS, Offered::default(), None).openapi();
     assert_eq!(document["openapi"], "3.1.0");
     let schemas = &document["components"]["schemas"];
     let length = &schemas["iris.Record"]["properties"]["sepal length (cm)"];
@@ -109,7 +109,7 @@ fn every_reference_points_at_something_and_every_operation_has_an_id_of_its_own(
         }
     }
     let catalog = many(5);
-    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let reference = Reference::of(&catalog, &LIMITS, Offered::default(), None);
     let document = reference.openapi();
     let mut found = Vec::new();
     references(&document, &mut found);
@@ -125,24 +125,24 @@ fn every_reference_points_at_something_and_every_operation_has_an_id_of_its_own(
 #[test]
 fn many_models_are_described_within_bounds_and_each_alone() {
     let catalog = many(200);
-    let whole = Reference::of(&catalog, &LIMITS, false, None);
+    let whole = Reference::of(&catalog, &LIMITS, Offered::default(), None);
     assert_eq!((whole.models.len(), whole.left_out.len()), (MODELS_MAX, 202 - MODELS_MAX));
     assert!(whole.models.iter().any(|model| model.is_default), "the default model is always described");
     let left_out = whole.left_out.last().copied().unwrap();
     let document = whole.openapi();
     assert!(document["info"]["description"].as_str().unwrap().contains(left_out.as_str()));
     assert!(text(&document).len() < 4 << 20, "{} bytes", text(&document).len());
-    let alone = Reference::of(&catalog, &LIMITS, false, Some(left_out));
+    let alone = Reference::of(&catalog, &LIMITS, Offered::default(), Some(left_out));
     assert_eq!((alone.models.len(), alone.left_out.len()), (1, 0));
     assert!(alone.openapi()["paths"][format!("/models/{left_out}/predict")].is_object());
 }
 
 #[test]
 fn an_empty_catalog_has_an_account_too() {
-    let document = Reference::of(&Catalog::default(), &LIMITS, false, None).openapi();
+    let document = Reference::of(&Catalog::default(), &LIMITS, Offered::default(), None).openapi();
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert!(paths.iter().all(|path| !path.contains("predict")), "{paths:?}");
-    let swagger = Reference::of(&Catalog::default(), &LIMITS, false, None).swagger(2);
+    let swagger = Reference::of(&Catalog::default(), &LIMITS, Offered::default(), None).swagger(2);
     assert_eq!(swagger["definitions"]["ServiceInput"]["example"], json!({}));
 }
 
@@ -159,7 +159,7 @@ fn a_version_that_takes_other_features_is_named_and_not_offered() {
         }
         iris.versions.insert(loaded.spec.version.clone(), Arc::new(loaded));
     }
-    let document = Reference::of(&catalog, &LIMITS, false, None).openapi();
+    let document = Reference::of(&catalog, &LIMITS, Offered::default(), None).openapi();
     let versions = &document["paths"]["/predict"]["get"]["parameters"][0]["schema"]["enum"];
     assert_eq!(*versions, json!(["1.1.0", "1.2.0"]));
     let tag = document["tags"].as_array().unwrap().iter().find(|tag| tag["name"] == "iris").unwrap();
@@ -221,7 +221,7 @@ fn routed() -> Vec<String> {
 #[test]
 fn every_path_that_the_router_knows_is_in_the_account() {
     let catalog = shipped();
-    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let reference = Reference::of(&catalog, &LIMITS, Offered::default(), None);
     let document = reference.openapi();
     let documented: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let fits = |pattern: &str, path: &str| {
@@ -248,9 +248,30 @@ fn every_path_that_the_router_knows_is_in_the_account() {
 }
 
 #[test]
+fn further_paths_are_in_the_account_and_stand_for_those_that_they_are_called_as() {
+    let catalog = shipped();
+    let offered = Offered { health_route: Some("/alive"), predict_route: Some("/predict"), ..Offered::default() };
+    let reference = Reference::of(&catalog, &LIMITS, offered, None);
+    let paths = &reference.openapi()["paths"];
+    let keys = |path: &str| paths[path].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        (keys("/alive"), keys("/predict"), keys("/ping")),
+        (vec!["get".into()], vec!["post".into()], vec!["get".into()])
+    );
+    let answer = &paths["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["example"];
+    assert_eq!(*answer, json!({"predictions": [0, 2, 1]}));
+    let collection = reference.postman("http://test").to_string();
+    assert!(collection.contains("{{baseUrl}}/alive"), "{collection}");
+    // Without a model there is nobody to predict.
+    let empty = Catalog::default();
+    let paths = &Reference::of(&empty, &LIMITS, offered, None).openapi()["paths"];
+    assert!(paths["/alive"].is_object() && paths["/predict"].is_null());
+}
+
+#[test]
 fn azure_is_told_of_the_default_model_in_both_its_versions() {
     let catalog = shipped();
-    let reference = Reference::of(&catalog, &LIMITS, false, None);
+    let reference = Reference::of(&catalog, &LIMITS, Offered::default(), None);
     let [two, three] = [2, 3].map(|version| reference.swagger(version));
     assert_eq!((&two["swagger"], &three["openapi"]), (&json!("2.0"), &json!("3.0.3")));
     let example = &two["definitions"]["ServiceInput"]["example"]["input_data"];
