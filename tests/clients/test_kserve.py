@@ -40,9 +40,7 @@ def test_v2_over_http(address, expected):
 def test_floats_of_16_bits(content):
     half = InferInput(name="features", shape=[1, 2], datatype="FP16")
     half.set_data_from_numpy(np.array([[1.5, 0.25]], dtype=np.float16), binary_data=True)
-    asked = InferRequest(model_name="halves", infer_inputs=[half])
-    # The client reads them as bytes alone.
-    asked.use_binary_outputs = True
+    asked = InferRequest(model_name="halves", infer_inputs=[half], parameters={"binary_data_output": True})
     answer = run("v2", lambda client: client.infer(f"http://{content}", asked, model_name="halves"))
     outputs = {output.name: output.as_numpy() for output in answer.outputs}
     assert outputs["sum"].dtype == np.float16 and outputs["sum"].tolist() == [1.75]
