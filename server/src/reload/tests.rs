@@ -22,6 +22,9 @@ if grep -qs "$spec" hangs; then echo $$ > pid; exec sleep 600; fi
 exit 0
 "#;
 
+/// The version that answers for a model, and the number of the commit that asked for it; none where none answers.
+type Answering = Option<(String, u32)>;
+
 /// A store, and a reloader that follows it.
 struct World {
     folder: TempDir,
@@ -123,8 +126,8 @@ impl World {
         self.done(&self.publish(release));
     }
 
-    /// The version that answers for a model, and the number of the commit that asked for it.
-    fn answers(&self, model: &str) -> Option<(String, u32)> {
+    /// What answers for a model.
+    fn answers(&self, model: &str) -> Answering {
         let catalog = self.catalog.load();
         let model = catalog.models.get(model)?;
         let commit = u32::from_str_radix(model.commit.as_ref()?.as_str(), 16).unwrap();
@@ -132,7 +135,7 @@ impl World {
     }
 
     /// The same for iris and pred-main.
-    fn both(&self) -> (Option<(String, u32)>, Option<(String, u32)>) {
+    fn both(&self) -> (Answering, Answering) {
         (self.answers("iris"), self.answers("pred-main"))
     }
 
@@ -173,7 +176,7 @@ fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-fn at(version: &str, commit: u32) -> Option<(String, u32)> {
+fn at(version: &str, commit: u32) -> Answering {
     Some((version.to_owned(), commit))
 }
 
