@@ -21,6 +21,11 @@ function shown(p) {
   return p.toFixed(4);
 }
 
+/** A text of JavaScript's with single quotes, in which JSON stays legible. */
+function literal(text) {
+  return `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+}
+
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -89,7 +94,7 @@ class Trial {
     // tritonclient wants neither the scheme nor a slash at the end.
     for (const field of this.fields) values[`tensor${field.dataset.tensor}`] ??= this.tensor(field.dataset.tensor);
     values.host = `${url.host}${new URL(".", document.baseURI).pathname}`.replace(/\/$/, "");
-    const styles = { sh: quoted, json: JSON.stringify };
+    const styles = { sh: quoted, js: literal, json: JSON.stringify };
     const filled = (slot, name, style) => (name in values ? (styles[style] ?? String)(values[name]) : slot);
     for (const call of this.calls) {
       call.textContent = call.dataset.template.replace(/\{\{(\w+)(?:\|(\w+))?\}\}/g, filled);

@@ -31,7 +31,7 @@ console.log(await answer.json());"#;
 const JAVASCRIPT_EXACT: &str = r#"const answer = await fetch({{url|json}}, {
   method: "POST",
   headers: { "content-type": "application/json" },
-  body: {{records|json}},
+  body: {{records|js}},
 });
 if (!answer.ok) throw new Error(await answer.text());
 console.log(await answer.text());"#;
@@ -67,7 +67,7 @@ pub(super) fn calls(form: &FormView<'_>, name: &ModelName, base_url: &str) -> Ve
         "url|sh" => quoted(&url),
         "url|json" => json(&url),
         "records|sh" => quoted(&records),
-        "records|json" => json(&records),
+        "records|js" => format!("'{}'", records.replace('\\', "\\\\").replace('\'', "\\'")),
         "records" => records.clone(),
         "python" => python.clone(),
         "row" => row.clone(),
