@@ -649,10 +649,14 @@ impl<'de> Visitor<'de> for ParametersSeed<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
-            if seen.contains(&key) {
-                return Err(self.0.fail(format!("`{key}` once"), "it twice"));
-            }
-            seen.push(key);
+            let path = match key {
+                "binary_data_size" => "parameters.binary_data_size",
+                "binary_data" => "parameters.binary_data",
+                "binary_data_output" => "parameters.binary_data_output",
+                "classification" => "parameters.classification",
+                _ => "parameters.timeout",
+            };
+            self.0.once(path, &mut seen)?;
             match key {
                 "binary_data_size" => parameters.binary_data_size = Some(map.next_value()?),
                 "binary_data" => parameters.binary_data = Some(map.next_value()?),
@@ -660,6 +664,7 @@ impl<'de> Visitor<'de> for ParametersSeed<'_> {
                 "classification" => parameters.classification = Some(map.next_value()?),
                 _ => parameters.timeout = Some(map.next_value()?),
             }
+            self.0.enter("parameters");
         }
         Ok(parameters)
     }
@@ -1002,7 +1007,9 @@ mod tests {
             (json!({"inputs": [good, good]}).to_string(), "inputs"),
             (r#"{"id": 7, "inputs": []}"#.to_owned(), "id"),
             (json!({"id": "a".repeat(2000), "inputs": [good]}).to_string(), "id"),
-            (r#"{"parameters": {"binary_data_output": "yes"}}"#.to_owned(), "parameters"),
+            (r#"{"parameters": {"binary_data_output": "yes"}}"#.to_owned(), "parameters.binary_data_output"),
+            (r#"{"parameters": {"timeout": 1, "timeout": 2}}"#.to_owned(), "parameters.timeout"),
+            (r#"{"parameters": {"timeout": 1, x}}"#.to_owned(), "parameters"),
             (with("name", json!("y")), "inputs[0].name"),
             (with("name", json!(1)), "inputs[0].name"),
             (with("datatype", json!("FP64")), "inputs[0].datatype"),
@@ -1032,7 +1039,7 @@ mod tests {
             (with("name", json!("LONE")).replace("LONE", "\\ud800"), "inputs[0].name"),
             (deep, "inputs[0].data[0][0]"),
             (with("parameters", json!({"binary_data_size": 8})), "inputs[0].data"),
-            (with("parameters", json!({"binary_data_size": -8})), "inputs[0].parameters"),
+            (with("parameters", json!({"binary_data_size": -8})), "inputs[0].parameters.binary_data_size"),
             (json!({"inputs": [good], "outputs": [{"name": "y"}]}).to_string(), "outputs[0].name"),
             (json!({"inputs": [good], "outputs": [{}]}).to_string(), "outputs[0].name"),
             (
