@@ -4,6 +4,8 @@
 //! model are its input tensors. A [`Sheet`] takes values feature by feature, as people and requests write them, and
 //! encodes each as its tensor has it, without loss or not at all. Does not know requests, models or engines.
 
+use std::cmp::Ordering;
+
 use half::{bf16, f16};
 use mainstay_models::spec::{Domain, Dtype, Feature, Input, Value};
 use ndarray::{Array2, Axis};
@@ -221,9 +223,9 @@ fn count_outside(elements: &Elements, at: (usize, usize), (min, max): (f64, f64)
         values: &[T],
         at: (usize, usize),
         (min, max): (f64, f64),
-        edge: impl Fn(f32) -> T,
+        edge: impl Fn(f64) -> T,
     ) -> usize {
-        let range = edge(min as f32)..=edge(max as f32);
+        let range = edge(min)..=edge(max);
         count(values, at, |value| !range.contains(&value))
     }
     macro_rules! outside {
@@ -232,9 +234,9 @@ fn count_outside(elements: &Elements, at: (usize, usize), (min, max): (f64, f64)
         };
     }
     match elements {
-        Elements::Fp16(values) => floats(values, at, (min, max), f16::from_f32),
-        Elements::Bf16(values) => floats(values, at, (min, max), bf16::from_f32),
-        Elements::Fp32(values) => floats(values, at, (min, max), |edge| edge),
+        Elements::Fp16(values) => floats(values, at, (min, max), |edge| f16::from_f32(to_odd(edge))),
+        Elements::Bf16(values) => floats(values, at, (min, max), |edge| bf16::from_f32(to_odd(edge))),
+        Elements::Fp32(values) => floats(values, at, (min, max), |edge| edge as f32),
         Elements::Fp64(values) => outside!(values),
         Elements::Int8(values) => outside!(values),
         Elements::Int16(values) => outside!(values),
@@ -301,14 +303,13 @@ impl<'a> Cell<'a> {
         if number.is_finite() { Ok(number) } else { Err(Mismatch) }
     }
 
-    /// Rounded twice, which the conversion from 64 bits does or does not by what the processor has: so it is the same everywhere.
     fn float16(&self) -> Result<f16, Mismatch> {
-        let number = f16::from_f32(self.float32()?);
+        let number = f16::from_f32(to_odd(self.float64()?));
         if number.is_finite() { Ok(number) } else { Err(Mismatch) }
     }
 
     fn brain_float(&self) -> Result<bf16, Mismatch> {
-        let number = bf16::from_f32(self.float32()?);
+        let number = bf16::from_f32(to_odd(self.float64()?));
         if number.is_finite() { Ok(number) } else { Err(Mismatch) }
     }
 
@@ -438,6 +439,19 @@ impl<'l> Sheet<'l> {
     }
 }
 
+/// A float32 that rounds to the 16 bits that `number` itself rounds to: of the two beside it, the one whose last bit is set.
+///
+/// The library's own conversion from 64 bits goes by way of the nearest float32 on some processors, and rounds twice.
+fn to_odd(number: f64) -> f32 {
+    let nearest = number as f32;
+    match f64::from(nearest).partial_cmp(&number) {
+        _ if nearest.to_bits() & 1 == 1 => nearest,
+        Some(Ordering::Less) => nearest.next_up(),
+        Some(Ordering::Greater) => nearest.next_down(),
+        Some(Ordering::Equal) | None => nearest,
+    }
+}
+
 fn encode(elements: &mut Elements, at: usize, feature: &Feature, cell: &Cell<'_>) -> Result<(), Mismatch> {
     if let Domain::Category(_) = feature.domain {
         let Cell::Text(text) = cell else { return Err(Mismatch) };
@@ -537,8 +551,16 @@ mod tests {
         assert_eq!(set("fp16", Cell::Number(0.1)), Ok(Elements::Fp16(vec![f16::from_bits(0x2e66)])));
         assert_eq!(set("fp16", Cell::Integer(65_519)), Ok(Elements::Fp16(vec![f16::MAX])));
         assert_eq!(set("fp16", Cell::Integer(65_520)), Err(Mismatch));
+        // The nearest float32 of each lies at the middle of two float16.
+        assert_eq!(set("fp16", Cell::Number(65_519.999_999_999_99)), Ok(Elements::Fp16(vec![f16::MAX])));
+        assert_eq!(set("fp16", Cell::Number(-65_519.999_999_999_99)), Ok(Elements::Fp16(vec![f16::MIN])));
+        assert_eq!(set("fp16", Cell::Number(1.000_488_281_251)), Ok(Elements::Fp16(vec![f16::from_bits(0x3c01)])));
+        assert_eq!(set("fp16", Cell::Number(1.000_488_281_25)), Ok(Elements::Fp16(vec![f16::ONE])));
+        assert_eq!(set("fp16", Cell::Number(1e300)), Err(Mismatch));
         assert_eq!(set("bf16", Cell::Number(0.1)), Ok(Elements::Bf16(vec![bf16::from_bits(0x3dcd)])));
         assert_eq!(set("bf16", Cell::Number(3.4e38)), Err(Mismatch));
+        assert_eq!(set("bf16", Cell::Number(3.396_177_529_230_459e38)), Ok(Elements::Bf16(vec![bf16::MAX])));
+        assert_eq!(set("bf16", Cell::Number(3.396_177_529_230_46e38)), Err(Mismatch));
         assert_eq!(set("bool", Cell::Truth(true)), Ok(Elements::Bool(vec![true])));
         assert_eq!(set("bool", Cell::Integer(1)), Err(Mismatch));
         assert_eq!(set("string", Cell::Text("é")), Ok(Elements::Bytes(vec!["é".into()])));
