@@ -129,12 +129,14 @@ print({outputs})",
 fn inputs(spec: &ModelSpec) -> String {
     let line = |(place, tensor): (usize, &InputTensor)| {
         let (kind, dtype) = numpy(tensor.dtype);
-        format!("    ({}, \"{kind}\", np.{dtype}, {{{{tensor{place}}}}}),\n", json(&tensor.name))
+        format!("    ({}, \"{kind}\", {dtype}, {{{{tensor{place}}}}}),\n", json(&tensor.name))
     };
     let lines: String = spec.input.tensors.iter().enumerate().map(line).collect();
+    let is_brain = |tensor: &InputTensor| tensor.dtype == Dtype::Bf16;
+    let import = if spec.input.tensors.iter().any(is_brain) { "import ml_dtypes\n\n" } else { "" };
     format!(
         "\
-inputs = []
+{import}inputs = []
 for name, kind, dtype, row in [
 {lines}]:
     tensor = triton.InferInput(name, [1, len(row)], kind)
@@ -143,18 +145,19 @@ for name, kind, dtype, row in [
     )
 }
 
-/// A type of elements as the protocol and as numpy call it.
-fn numpy(dtype: Dtype) -> (&'static str, &'static str) {
+/// A type of elements as the protocol calls it, and as Python does.
+fn numpy(dtype: Dtype) -> (&'static str, String) {
     let numpy = match dtype {
+        // numpy has no such type, and the client asks for this one.
+        Dtype::Bf16 => return (Datatype::of(dtype).name(), "ml_dtypes.bfloat16".to_owned()),
         Dtype::Bool => "bool_",
         Dtype::Fp16 => "float16",
-        // numpy has no type for the former: the client cuts off what is too much of wider numbers.
-        Dtype::Bf16 | Dtype::Fp32 => "float32",
+        Dtype::Fp32 => "float32",
         Dtype::Fp64 => "float64",
         Dtype::String => "object_",
         integer => integer.name(),
     };
-    (Datatype::of(dtype).name(), numpy)
+    (Datatype::of(dtype).name(), format!("np.{numpy}"))
 }
 
 /// The examples of the features that go to `tensor`, as a list of Python's.
