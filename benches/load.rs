@@ -387,8 +387,8 @@ impl Report {
         let rounds = self.rules.rounds.max(2) as u64;
         for (which, versions) in [("new versions", 10..10 + rounds), ("versions that passed before", 10..10 + rounds)] {
             let what = format!("{whose}, {which}");
-            // A reload with its trial takes a second or two beside the load.
-            let time = (self.rules.time + Duration::from_secs(3)) * rounds as u32;
+            // A reload with its trial takes some seconds beside the load.
+            let time = (self.rules.time + Duration::from_secs(6)) * rounds as u32;
             let done = AtomicBool::new(false);
             let (outcome, spans) = std::thread::scope(|scope| {
                 let asking = scope.spawn(|| {
