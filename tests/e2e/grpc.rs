@@ -277,8 +277,9 @@ fn a_call_loads_and_unloads_where_the_operator_allows_it() {
 
 #[test]
 fn more_calls_than_allowed_are_told_to_come_back() {
-    let server = Server::start(&["--requests-max", "1"]);
-    // So many rows have to wait for a worker.
+    // On one thread, so that the first request has begun to wait when the next is read.
+    let server = Server::start(&["--requests-max", "1", "--threads", "1"]);
+    // So many rows do not come in one piece.
     let rows = 9_000;
     let mut many = flower();
     let input = &mut many.inputs[0];

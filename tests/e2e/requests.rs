@@ -249,20 +249,22 @@ fn what_is_not_http_is_turned_away_and_harms_nobody() {
 
 #[test]
 fn more_requests_than_allowed_are_told_to_come_back() {
-    let server = Server::start(&["--requests-max", "1", "--engine", "ort"]);
-    // So many rows have to wait for a worker.
-    let many = format!("[{}]", vec!["[5.1, 3.5, 1.1, 0.2]"; 100].join(", "));
+    let server = Server::start(&["--requests-max", "1", "--threads", "1"]);
     let (mut first, withheld) = server.half_asked();
-    // What need not wait, not even for a body, is answered all the same.
+    // What need not wait, not even for a body, is answered all the same: on the one thread that there is, so that the
+    // first request has begun to wait by then.
     server.get("/info").ok();
-    let second = server.post("/predict", &many);
+    // Rows that go to a worker would not do: where that is quick, nobody has waited.
+    let second = server.half_ask().0.answer().unwrap();
     assert_eq!((second.status, &error_of(&second)["code"]), (503, &json!("overloaded")));
     assert_eq!(second.header("retry-after"), Some("1"));
     assert!(second.header("x-request-id").is_some());
     assert_eq!(server.probe("/ready").status, 200, "operators are answered by another door");
     first.send(withheld).unwrap();
     first.answer().unwrap().ok();
-    server.post("/predict", &many).ok();
+    let (mut third, withheld) = server.half_asked();
+    third.send(withheld).unwrap();
+    third.answer().unwrap().ok();
 }
 
 #[test]
