@@ -3,8 +3,10 @@
     python tests/import/check.py target/debug/mainstay
 """
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -283,9 +285,12 @@ def check_repository(folder):
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nobody has, and that the kernel gives to nobody who asks for any."""
+    for port in random.sample(range(10_000, 16_000), 6_000):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def until_it_answers(url, process, log):

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mainstay_models::Blob;
 use mainstay_sidecar::fetch::Variables;
@@ -23,9 +24,16 @@ pub fn tool(path: &str) -> PathBuf {
     tool
 }
 
-/// A port that was free a moment ago, for servers that cannot choose one by themselves.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port for a server that cannot choose one by itself. It lies below those that the kernel gives to whoever asks for any:
+/// until the server has it, no other test's listener and no connection, its own waiting one among them, can be given it.
+fn own_port() -> u16 {
+    const PORTS: std::ops::Range<u32> = 10_000..16_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Where two runs are at work, they begin at different places.
+    let first = std::process::id() % 1_000 * 6;
+    let next = || PORTS.start + (first + ASKED.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+    let mut ports = std::iter::repeat_with(|| u16::try_from(next()).unwrap()).take(PORTS.len());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port of 6,000 is free")
 }
 
 /// A server, with a folder of its own; it ends with this.
@@ -38,7 +46,7 @@ pub struct Peer {
 impl Peer {
     /// Starts what `command` makes of a port and a folder, and waits until it listens.
     pub fn start(command: impl FnOnce(u16, &Path) -> Command) -> Self {
-        let (port, folder) = (free_port(), TempDir::new().unwrap());
+        let (port, folder) = (own_port(), TempDir::new().unwrap());
         let mut command = command(port, folder.path());
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
