@@ -109,6 +109,29 @@ fn whatever_goes_into_a_model_and_comes_out_of_it_is_served() {
     ] {
         assert_eq!(server.post(path, body).ok(), json!({"predictions": [{"sum": 1.75, "same": [1.5, 0.25]}]}));
     }
+    // A classifier's probabilities of 64 and of 16 bits, answered as float32.
+    let wide = ask("wide-classes", r#"[[0.5, -1, 2, 0.25], {"a": 0, "b": 0, "c": 0, "d": 0}]"#);
+    for (row, label) in wide["prediction"].as_array().unwrap().iter().enumerate() {
+        let of = |class: usize| wide["probability"][row][class].as_f64().unwrap();
+        close(&json!(of(0) + of(1)), 1.0, "the sum of probabilities");
+        assert_eq!(label, usize::from(of(1) > of(0)), "{wide}");
+    }
+    for model in ["half-classes", "brain-classes"] {
+        // What softmax gives, of which both kinds hold these exactly.
+        let answer = ask(model, "[[0, 0, -4], [1, 1, 1]]");
+        assert_eq!(answer["prediction"], json!([0, 0]), "{answer}");
+        let of = |row: usize| answer["probability"][row][1].as_f64().unwrap() as f32;
+        let rounded = if model == "half-classes" { [0.495_361_33, 0.333_251_95] } else { [0.496_093_75, 0.333_984_38] };
+        assert_eq!([of(0), of(1)], rounded, "{answer}");
+        let input = r#"{"name": "features", "datatype": "FP32", "shape": [1, 3], "data": [1, 1, 1]}"#;
+        let request = format!(r#"{{"inputs": [{input}], "outputs": [{{"name": "probabilities"}}]}}"#);
+        let output = &server.post(&format!("/v2/models/{model}/infer"), &request).ok()["outputs"][0];
+        assert_eq!(
+            (&output["datatype"], output["data"][0].as_f64().map(|p| p as f32)),
+            (&json!("FP32"), Some(rounded[1])),
+            "{output}"
+        );
+    }
     // As an address bar has them.
     let query = "id=9007199254740993&flag=false&text=&large=18446744073709551615&first=1&second=2";
     assert_eq!(server.get(&format!("/models/kinds/predict?{query}")).ok()["outputs"]["unflagged"], json!([true]));

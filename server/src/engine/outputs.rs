@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use half::{bf16, f16};
 use mainstay_models::spec::OutputKind;
 use ort::session::SessionOutputs;
 use ort::value::{DynMapValueType, DynValue, PrimitiveTensorElementType};
@@ -48,7 +49,8 @@ pub(super) enum Labels {
 /// How a model gives probabilities.
 #[derive(Debug)]
 pub(super) enum Probabilities {
-    Tensor,
+    /// A matrix of these floats, which are answered as float32.
+    Tensor(Datatype),
     /// A sequence of maps, as ZipMap makes them, with these keys: names of classes, or their labels.
     Maps(Names, Labels),
 }
@@ -169,7 +171,7 @@ impl Outputs {
             ) => {
                 let expected = Expected { rows, classes: classes.names.len(), label, probability, values };
                 let (label_value, probability_value) = (&given[label.as_str()], &given[probability.as_str()]);
-                if let (Labels::Indices, Probabilities::Tensor) = (labels, probabilities) {
+                if let (Labels::Indices, Probabilities::Tensor(Datatype::Fp32)) = (labels, probabilities) {
                     let (label_shape, labels) = label_value.try_extract_tensor()?;
                     let (probability_shape, probabilities) = probability_value.try_extract_tensor()?;
                     return answer.append(&expected, (label_shape, labels), (probability_shape, probabilities));
@@ -187,10 +189,7 @@ impl Outputs {
                     }
                 };
                 let (probability_shape, probabilities) = match probabilities {
-                    Probabilities::Tensor => {
-                        let (shape, probabilities) = probability_value.try_extract_tensor::<f32>()?;
-                        (shape.to_vec(), probabilities.to_vec())
-                    }
+                    Probabilities::Tensor(datatype) => floats(probability_value, *datatype)?,
                     Probabilities::Maps(keys, kind) => {
                         let values = maps(probability_value, probability, keys, *kind, first)?;
                         (vec![(values.len() / classes.names.len()) as i64, classes.names.len() as i64], values)
@@ -316,6 +315,20 @@ impl OutputPlan {
     fn width(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+/// A tensor of floats of any width, its shape before it.
+fn floats(given: &DynValue, datatype: Datatype) -> Result<(Vec<i64>, Vec<f32>), RunError> {
+    fn read<T: PrimitiveTensorElementType>(given: &DynValue, to: fn(&T) -> f32) -> ort::Result<(Vec<i64>, Vec<f32>)> {
+        let (shape, values) = given.try_extract_tensor()?;
+        Ok((shape.to_vec(), values.iter().map(to).collect()))
+    }
+    Ok(match datatype {
+        Datatype::Fp16 => read::<f16>(given, |value| value.to_f32())?,
+        Datatype::Bf16 => read::<bf16>(given, |value| value.to_f32())?,
+        Datatype::Fp64 => read::<f64>(given, |value| *value as f32)?,
+        _ => read::<f32>(given, |value| *value)?,
+    })
 }
 
 /// The values of a sequence of maps, row by row in the order of `keys`.

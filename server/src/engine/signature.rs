@@ -114,12 +114,12 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
     };
     let is_named = label.values.is_empty() && outputs.iter().any(|outlet| is_text(&outlet));
     let labels = if is_named { Labels::Names } else { Labels::Indices };
-    let element = if labels == Labels::Names { TensorElementType::String } else { TensorElementType::Int64 };
+    let label_element = if labels == Labels::Names { TensorElementType::String } else { TensorElementType::Int64 };
     // Some exporters give the labels as a column.
     let shapes: [&[Size]; 2] = [&[Size::Rows], &[Size::Rows, Size::Fixed(1)]];
-    expect("label output", outputs, &label.tensor, element, &shapes)?;
-    let maps = outputs.iter().find(|outlet| outlet.name() == probability.tensor).and_then(|o| map_keys(o.dtype()));
-    let probabilities = match maps {
+    expect("label output", outputs, &label.tensor, label_element, &shapes)?;
+    let given = outputs.iter().find(|outlet| outlet.name() == probability.tensor).map(Outlet::dtype);
+    let probabilities = match given.and_then(map_keys) {
         Some(Labels::Names) => Probabilities::Maps(Names::new(classes), Labels::Names),
         Some(Labels::Indices) => {
             let keys: Vec<String> = match label.values.as_slice() {
@@ -130,8 +130,14 @@ fn classifier_plan(outputs: &[Outlet], classifier: &Classifier) -> Result<Output
         }
         None => {
             let shape = [Size::Rows, Size::Fixed(classes.len())];
-            expect("probability output", outputs, &probability.tensor, TensorElementType::Float32, &[&shape])?;
-            Probabilities::Tensor
+            let dtype = match given {
+                Some(ValueType::Tensor { ty: TensorElementType::Float16, .. }) => Dtype::Fp16,
+                Some(ValueType::Tensor { ty: TensorElementType::Bfloat16, .. }) => Dtype::Bf16,
+                Some(ValueType::Tensor { ty: TensorElementType::Float64, .. }) => Dtype::Fp64,
+                _ => Dtype::Fp32,
+            };
+            expect("probability output", outputs, &probability.tensor, element(dtype), &[&shape])?;
+            Probabilities::Tensor(Datatype::of(dtype))
         }
     };
     Ok(Outputs::Classifier {
