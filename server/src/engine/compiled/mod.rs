@@ -4,6 +4,7 @@
 //! another; a run allocates nothing per row. Whether the answers are ONNX Runtime's is not known here: that is what
 //! [`super::parity`] finds out before a compiled model answers anybody.
 
+mod descent;
 mod graph;
 mod lower;
 mod program;

@@ -1,45 +1,10 @@
-//! Ensembles of trees, laid out for descending many at a time without branches.
+//! Ensembles of trees, and what is made of their scores.
 //!
-//! A node is 8 bytes, so that large forests stay in the processor's caches, and the two that a branch leads to lie side by side:
-//! the comparison is added to where the first lies. Every kind of branch becomes `x <= t`, or
-//! `-x <= t` where a missing value goes the other way, so that one comparison serves all. A leaf leads to itself: all
-//! lanes take as many steps as the deepest needs, and nothing but memory decides when a step ends. Scores are added in
-//! ONNX Runtime's order, so that they have its bits.
+//! Every kind of branch becomes `x <= t`, or `-x <= t` where a missing value goes the other way, so that one comparison serves
+//! all. Scores are added in ONNX Runtime's order, so that they have its bits.
 
+use super::descent::{LANES, Lanes, Node, Nodes, SIDE_BY_SIDE, TooWide};
 use super::program::Block;
-
-/// Lanes that descend side by side, so that the loads of one hide behind those of the others.
-const LANES: usize = 8;
-/// So many steps between two looks at whether all lanes have arrived, in deep trees.
-const STEPS: u32 = 4;
-/// The sign bit of a float, in the link of a node whose comparison is of the negated value.
-const NEGATE: u32 = 1 << 31;
-
-/// A branch, or what always leads to the same node: a leaf to itself, a detour to one that two branches lead to.
-#[derive(Debug, Clone, Copy)]
-struct Node {
-    /// NaN, below which nothing is, where there is nothing to compare.
-    threshold: f32,
-    /// [`NEGATE`], the slot of the value to compare, and where to go if the comparison does not hold, counted from the
-    /// tree's root; if it holds, one further. [`Links`] says how many bits each has.
-    link: u32,
-}
-
-/// A node whose link is yet to be packed.
-#[derive(Debug, Clone, Copy)]
-struct Loose {
-    threshold: f32,
-    negate: bool,
-    slot: u32,
-    next: u32,
-}
-
-/// How an ensemble's links are packed.
-#[derive(Debug, Clone, Copy)]
-struct Links {
-    /// Below the slot's.
-    next_bits: u32,
-}
 
 /// How a branch compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +47,14 @@ enum Leaves {
 /// Trees whose scores are added up.
 #[derive(Debug)]
 pub(super) struct Ensemble {
-    nodes: Vec<Node>,
-    links: Links,
+    nodes: Nodes,
     /// By tree.
     roots: Vec<u32>,
     depths: Vec<u32>,
-    /// The roots of [`LANES`] trees that descend together, and the depth of the deepest. The last may be fewer: its other
-    /// lanes repeat its first tree in vain.
-    groups: Vec<([u32; LANES], u32)>,
+    /// Eight trees each, at their roots. The last may be fewer: its other lanes repeat its first tree in vain.
+    groups: Vec<Lanes>,
     leaves: Leaves,
     pub(super) classes: usize,
-    /// Whether any node has [`NEGATE`].
-    signed: bool,
 }
 
 /// An ensemble that cannot be laid out.
@@ -105,6 +66,12 @@ pub(super) enum TreeError {
     TooLarge,
     #[error("a tree of {nodes} nodes over {slots} values")]
     Links { nodes: u32, slots: u32 },
+}
+
+impl From<TooWide> for TreeError {
+    fn from(TooWide { nodes, slots }: TooWide) -> Self {
+        Self::Links { nodes, slots }
+    }
 }
 
 /// The most scores of an ensemble, and the most nodes.
@@ -131,13 +98,10 @@ impl Ensemble {
             longest = longest.max(laying.nodes.len() as u32 - root);
         }
         let Laying { nodes, leaves, .. } = laying;
-        let slots = nodes.iter().map(|node| node.slot + 1).max().unwrap_or(0);
-        let links = Links::new(longest, slots)?;
+        let nodes = Nodes::new(&nodes, longest)?;
         let groups =
             roots.chunks(LANES).zip(depths.chunks(LANES)).map(|(roots, depths)| group(roots, depths)).collect();
-        let signed = nodes.iter().any(|node| node.negate);
-        let nodes = nodes.iter().map(|node| links.pack(node)).collect();
-        Ok(Self { nodes, links, roots, depths, groups, leaves, classes, signed })
+        Ok(Self { nodes, roots, depths, groups, leaves, classes })
     }
 
     /// Steps of one row, which is about what it costs.
@@ -149,67 +113,39 @@ impl Ensemble {
     /// come if `f64`. `file` holds the rows' values by slot.
     #[inline(always)]
     pub(super) fn add<const R: usize>(&self, file: &[f32], sums: &mut [f32], doubles: &mut [f64]) {
-        if self.signed {
-            self.add_signed::<R, true>(file, sums, doubles);
-        } else {
-            self.add_signed::<R, false>(file, sums, doubles);
-        }
-    }
-
-    #[inline(always)]
-    fn add_signed<const R: usize, const SIGNED: bool>(&self, file: &[f32], sums: &mut [f32], doubles: &mut [f64]) {
+        let mut lanes = [Lanes::default(); SIDE_BY_SIDE];
         if R == 1 {
-            // Eight trees of one row.
-            for (group, &(mut at, depth)) in self.groups.iter().enumerate() {
-                let first = group * LANES;
-                self.descend::<1, SIGNED>(file, &mut at, [0; LANES], depth);
-                for (i, &leaf) in at.iter().take(self.roots.len() - first).enumerate() {
-                    self.score::<1>(first + i, leaf, 0, sums, doubles);
+            // Eight trees of the row in each.
+            let together = evenly(self.groups.len());
+            for (chunk, groups) in self.groups.chunks(together).enumerate() {
+                let lanes = &mut lanes[..groups.len()];
+                lanes.copy_from_slice(groups);
+                self.nodes.descend::<1>(file, lanes);
+                let leaves = lanes.iter().flat_map(|lanes| lanes.at);
+                let first = chunk * together * LANES;
+                for (tree, leaf) in (first..self.roots.len()).zip(leaves) {
+                    self.score::<1>(tree, leaf, 0, sums, doubles);
                 }
             }
         } else {
-            for (tree, (&root, &depth)) in self.roots.iter().zip(&self.depths).enumerate() {
-                for row in (0..R).step_by(LANES) {
-                    let mut at = [root; LANES];
-                    self.descend::<R, SIGNED>(file, &mut at, std::array::from_fn(|i| row + i), depth);
-                    for (i, &leaf) in at.iter().enumerate() {
-                        self.score::<R>(tree, leaf, row + i, sums, doubles);
+            // Eight rows of a tree in each.
+            let of_tree = R / LANES;
+            let together = (evenly(self.roots.len() * of_tree) / of_tree).max(1);
+            for (chunk, roots) in self.roots.chunks(together).enumerate() {
+                let first = chunk * together;
+                let lanes = &mut lanes[..roots.len() * of_tree];
+                for (i, lanes) in lanes.iter_mut().enumerate() {
+                    let (tree, row) = (i / of_tree, i % of_tree * LANES);
+                    let rows = std::array::from_fn(|lane| (row + lane) as u32);
+                    *lanes = Lanes { at: [roots[tree]; LANES], rows, depth: self.depths[first + tree] };
+                }
+                self.nodes.descend::<R>(file, lanes);
+                for (i, lanes) in lanes.iter().enumerate() {
+                    let (tree, row) = (i / of_tree, i % of_tree * LANES);
+                    for (lane, &leaf) in lanes.at.iter().enumerate() {
+                        self.score::<R>(first + tree, leaf, row + lane, sums, doubles);
                     }
                 }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn descend<const R: usize, const SIGNED: bool>(
-        &self,
-        file: &[f32],
-        at: &mut [u32; LANES],
-        rows: [usize; LANES],
-        depth: u32,
-    ) {
-        let nodes = self.nodes.as_slice();
-        let (roots, Links { next_bits }) = (*at, self.links);
-        let next_mask = (1 << next_bits) - 1;
-        let mut left = depth;
-        while left > 0 {
-            let steps = if left > 2 * STEPS { STEPS } else { left };
-            let before = *at;
-            for _ in 0..steps {
-                for lane in 0..LANES {
-                    let Node { threshold, link } = nodes[at[lane] as usize];
-                    let slot = if SIGNED { (link & !NEGATE) >> next_bits } else { link >> next_bits };
-                    let mut value = file[slot as usize * R + rows[lane]];
-                    if SIGNED {
-                        value = f32::from_bits(value.to_bits() ^ (link & NEGATE));
-                    }
-                    at[lane] = roots[lane] + (link & next_mask) + u32::from(value <= threshold);
-                }
-            }
-            left -= steps;
-            // No lane moved: all are at leaves, in a tree that is deeper elsewhere.
-            if left > 0 && before == *at {
-                break;
             }
         }
     }
@@ -235,16 +171,21 @@ impl Ensemble {
     }
 }
 
-/// At most [`LANES`] trees that descend together.
-fn group(roots: &[u32], depths: &[u32]) -> ([u32; LANES], u32) {
-    let mut lanes = [roots[0]; LANES];
-    lanes[..roots.len()].copy_from_slice(roots);
-    (lanes, depths.iter().copied().max().unwrap_or(0))
+/// At most [`LANES`] trees that go down together.
+fn group(roots: &[u32], depths: &[u32]) -> Lanes {
+    let mut at = [roots[0]; LANES];
+    at[..roots.len()].copy_from_slice(roots);
+    Lanes { at, rows: [0; LANES], depth: depths.iter().copied().max().unwrap_or(0) }
+}
+
+/// How many of `count` go down side by side, so that no time has few of them.
+fn evenly(count: usize) -> usize {
+    count.div_ceil(count.div_ceil(SIDE_BY_SIDE).max(1)).max(1)
 }
 
 /// An ensemble that is being laid out.
 struct Laying {
-    nodes: Vec<Loose>,
+    nodes: Vec<Node>,
     /// Where the tree at hand begins.
     root: u32,
     leaves: Leaves,
@@ -316,13 +257,13 @@ impl Laying {
             (false, true) => (below(-threshold)?, true),
         };
         let next = self.reserve(2)?;
-        self.nodes[at as usize] = Loose { threshold, negate, slot, next: next - self.root };
+        self.nodes[at as usize] = Node { threshold, negate, slot, next: next - self.root };
         Ok(if missing { [next, next + 1] } else { [next + 1, next] })
     }
 
     /// Makes the node `at` lead to `to`.
     fn detour(&mut self, at: u32, to: u32) {
-        self.nodes[at as usize] = Loose { threshold: f32::NAN, negate: false, slot: 0, next: to - self.root };
+        self.nodes[at as usize] = Node { threshold: f32::NAN, negate: false, slot: 0, next: to - self.root };
     }
 
     fn reserve(&mut self, count: u32) -> Result<u32, TreeError> {
@@ -331,7 +272,7 @@ impl Laying {
             return Err(TreeError::TooLarge);
         }
         for new in at..at + count {
-            self.nodes.push(Loose { threshold: f32::NAN, negate: false, slot: 0, next: new - self.root });
+            self.nodes.push(Node { threshold: f32::NAN, negate: false, slot: 0, next: new - self.root });
             match &mut self.leaves {
                 Leaves::Single { scores, .. } => scores.push(0.0),
                 Leaves::Dense { at, .. } | Leaves::Double { at, .. } => at.push(0),
@@ -358,23 +299,6 @@ impl Laying {
             _ => return Err(TreeError::TooLarge),
         }
         Ok(())
-    }
-}
-
-impl Links {
-    /// Links of trees of at most so many nodes over so many slots.
-    fn new(nodes: u32, slots: u32) -> Result<Self, TreeError> {
-        let bits = |count: u32| count.saturating_sub(1).checked_ilog2().map_or(0, |highest| highest + 1);
-        let next_bits = bits(nodes);
-        if next_bits + bits(slots) > NEGATE.ilog2() {
-            return Err(TreeError::Links { nodes, slots });
-        }
-        Ok(Self { next_bits })
-    }
-
-    fn pack(self, node: &Loose) -> Node {
-        let sign = if node.negate { NEGATE } else { 0 };
-        Node { threshold: node.threshold, link: sign | node.slot << self.next_bits | node.next }
     }
 }
 
