@@ -78,7 +78,8 @@ struct Loop<'a> {
     plan: &'a Plan<'a>,
     epoll: rustix::fd::OwnedFd,
     connections: Vec<Connection>,
-    idle: VecDeque<usize>,
+    /// The one that was used last is used next, as in the pools of clients: a server sees no more connections than are needed.
+    idle: Vec<usize>,
     /// When the requests that wait for a connection were due.
     backlog: VecDeque<Instant>,
     next_request: usize,
@@ -148,14 +149,14 @@ impl Loop<'_> {
                         break;
                     }
                     due_count += 1;
-                    match self.idle.pop_front() {
+                    match self.idle.pop() {
                         Some(index) => self.send(index, due),
                         None if self.backlog.len() < BACKLOG_MAX => self.backlog.push_back(due),
                         None => self.outcome.unsent += 1,
                     }
                 }
             } else {
-                while let Some(index) = self.idle.pop_front() {
+                while let Some(index) = self.idle.pop() {
                     self.send(index, Instant::now());
                 }
             }
@@ -260,7 +261,7 @@ impl Loop<'_> {
         match self.backlog.pop_front() {
             Some(due) => self.send(index, due),
             None if self.plan.rate_per_s.is_none() && now < self.ends => self.send(index, now),
-            None => self.idle.push_back(index),
+            None => self.idle.push(index),
         }
     }
 

@@ -72,7 +72,7 @@ pub const KEYS: [(&str, &str, &str); 16] = [
     ("rows_max", "10000", "Most rows of a request"),
     ("request_timeout_s", "30", "From a request's head to its answer, in seconds"),
     ("connections_max", "4096", "Most connections; further ones wait"),
-    ("requests_max", "1024", "Most requests that wait, for their body or a worker; further ones get 503"),
+    ("requests_max", "1024", "Most requests that wait for their body; further ones get 503"),
     ("queue_max", "256", "Most requests that wait for a worker; further ones get 503"),
     ("drain_timeout_s", "10", "Time for the requests at hand once told to stop, in seconds"),
     ("threads", "0", "Threads for connections and for large requests; 0 is one per processor"),

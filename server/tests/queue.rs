@@ -109,6 +109,7 @@ fn the_nearest_deadline_comes_first_and_what_nobody_wants_makes_room() {
             let at = |seconds| begun + Duration::from_secs(seconds);
             queue.put(at(3), "late").unwrap();
             queue.put(at(1), "left").unwrap();
+            queue.leave();
             queue.put(at(2), "first of two").unwrap();
             assert!(queue.has_place());
             queue.put(at(2), "second of two").unwrap();

@@ -249,12 +249,13 @@ fn what_is_not_http_is_turned_away_and_harms_nobody() {
 
 #[test]
 fn more_requests_than_allowed_are_told_to_come_back() {
-    let server = Server::start(&["--requests-max", "1", "--threads", "1"]);
+    let server = Server::start(&["--requests-max", "1", "--threads", "1", "--engine", "ort"]);
     let (mut first, withheld) = server.half_asked();
     // What need not wait, not even for a body, is answered all the same: on the one thread that there is, so that the
     // first request has begun to wait by then.
     server.get("/info").ok();
-    // Rows that go to a worker would not do: where that is quick, nobody has waited.
+    // And what has come whole and waits for a worker has a place in the queue.
+    server.post("/predict", &format!("[{}]", ["[5.1,3.5,1.4,0.2]"; 100].join(","))).ok();
     let second = server.half_ask().0.answer().unwrap();
     assert_eq!((second.status, &error_of(&second)["code"]), (503, &json!("overloaded")));
     assert_eq!(second.header("retry-after"), Some("1"));

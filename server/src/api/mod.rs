@@ -164,6 +164,11 @@ impl Api {
         result.unwrap_or_else(|error| error.into_response(request_id))
     }
 
+    /// How many requests have a worker's answer to come.
+    pub(crate) fn queued(&self) -> usize {
+        self.runner.callers()
+    }
+
     /// How much one request may ask for.
     pub fn limits(&self) -> RequestLimits {
         self.limits

@@ -6,6 +6,8 @@
 //! Nothing waits for company, and no run has the rows of two requests. Knows tensors and time; does not know HTTP, ONNX, or how models come and go.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -33,6 +35,8 @@ const COSTLY_SHARE: usize = 8;
 pub struct Runner {
     queue: Arc<Queue<Job>>,
     workers: Vec<JoinHandle<()>>,
+    /// How many callers wait for what they have put into the queue.
+    callers: AtomicUsize,
 }
 
 /// Why a request was not answered.
@@ -57,6 +61,28 @@ struct Job {
     reply: oneshot::Sender<Result<Prediction, RunnerError>>,
 }
 
+/// Who waits for a job that is in the queue or at work.
+struct Caller<'a> {
+    runner: &'a Runner,
+    is_answered: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn of(runner: &'a Runner) -> Self {
+        runner.callers.fetch_add(1, Relaxed);
+        Self { runner, is_answered: false }
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.runner.callers.fetch_sub(1, Relaxed);
+        if !self.is_answered {
+            self.runner.queue.leave();
+        }
+    }
+}
+
 impl Runner {
     /// Starts `workers` threads behind a queue of at most `queue_jobs_max` requests.
     pub fn start(workers: usize, queue_jobs_max: usize) -> std::io::Result<Self> {
@@ -66,7 +92,7 @@ impl Runner {
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&queue))
         };
         let workers = (0..workers).map(spawn).collect::<Result<_, _>>()?;
-        Ok(Self { queue, workers })
+        Ok(Self { queue, workers, callers: AtomicUsize::new(0) })
     }
 
     /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. To be asked in a
@@ -104,10 +130,19 @@ impl Runner {
         let (reply, answer) = oneshot::channel();
         let job = Job { version: Arc::clone(version), rows, queued: now, deadline, reply };
         self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
+        let mut caller = Caller::of(self);
         match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(answer) => answer.expect("a worker answers every job that it takes"),
+            Ok(answer) => {
+                caller.is_answered = true;
+                answer.expect("a worker answers every job that it takes")
+            }
             Err(_) => Err(RunnerError::Late),
         }
+    }
+
+    /// How many requests have been put into the queue and are not answered yet.
+    pub fn callers(&self) -> usize {
+        self.callers.load(Relaxed)
     }
 
     /// Stops the workers once they have answered what is queued.

@@ -19,6 +19,8 @@ pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
     /// How many jobs wait, for who does not need to know exactly.
     waiting: AtomicUsize,
+    /// How many have left since room was made last, whose jobs may still lie here.
+    left: AtomicUsize,
     changed: Condvar,
     jobs_max: usize,
     is_wanted: fn(&J) -> bool,
@@ -41,12 +43,18 @@ impl<J> Queue<J> {
     /// A queue of at most `jobs_max` jobs that somebody waits for, which `is_wanted` tells of each.
     pub(super) fn new(jobs_max: usize, is_wanted: fn(&J) -> bool) -> Self {
         let state = State { waiting: BinaryHeap::new(), count: 0, is_closed: false };
-        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0), changed: Condvar::new(), jobs_max, is_wanted }
+        let (waiting, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { state: Mutex::new(state), waiting, left, changed: Condvar::new(), jobs_max, is_wanted }
     }
 
     /// Whether nothing waits, as far as this thread knows.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.load(Relaxed) == 0
+    }
+
+    /// Notes that nobody waits any more for a job that was put in.
+    pub(super) fn leave(&self) {
+        self.left.fetch_add(1, Relaxed);
     }
 
     /// Whether there is a place now.
@@ -97,7 +105,8 @@ impl<J> Queue<J> {
     }
 
     fn make_room(&self, state: &mut State<J>) -> bool {
-        if state.waiting.len() >= self.jobs_max {
+        // To look at every job for each that finds no place would cost more than to turn it away.
+        if state.waiting.len() >= self.jobs_max && self.left.swap(0, Relaxed) > 0 {
             state.waiting.retain(|waiting| (self.is_wanted)(&waiting.job));
             self.waiting.store(state.waiting.len(), Relaxed);
         }

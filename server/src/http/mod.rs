@@ -150,7 +150,8 @@ impl Front {
         response
     }
 
-    /// What `answer` gives; nothing, and no more of it, if it must wait while there are as many at hand as there may be.
+    /// What `answer` gives; nothing, and no more of it, if it must wait while as many do as may. What waits for a worker
+    /// has been admitted by the queue, whose bound it has: to turn it away here would make its decoding vain.
     async fn bounded<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
             return Some(answered);
@@ -163,7 +164,8 @@ impl Front {
     fn admit(&self) -> Option<Place<'_>> {
         let place = Place(&self.at_hand);
         // Those that are turned away are counted for that moment too, which can only turn more away.
-        (self.at_hand.fetch_add(1, Ordering::Relaxed) < self.requests_max).then_some(place)
+        let at_hand = self.at_hand.fetch_add(1, Ordering::Relaxed);
+        (at_hand < self.requests_max + self.api.queued()).then_some(place)
     }
 }
 

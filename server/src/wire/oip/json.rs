@@ -95,52 +95,42 @@ pub struct Answering<'a> {
 /// An answer's body and, where binary tensors follow it, the length of its JSON.
 pub fn encode(answering: Answering<'_>, outputs: &[Output]) -> (Vec<u8>, Option<usize>) {
     let Answering { model, version, id } = answering;
-    let binary: Vec<Option<Vec<u8>>> =
-        outputs.iter().map(|output| output.is_binary.then(|| raw::encode(output.tensor.elements()))).collect();
-    let outputs = outputs.iter().zip(&binary).map(|(output, bytes)| OutputBody {
-        name: output.tensor.name(),
-        shape: output.tensor.shape(),
-        datatype: output.tensor.elements().datatype().name(),
-        parameters: bytes.as_ref().map(|bytes| BinarySize { binary_data_size: bytes.len() }),
-        data: bytes.is_none().then(|| ElementsBody(output.tensor.elements())),
-    });
-    let body = Body { model_name: model, model_version: version, id, outputs: outputs.collect() };
-    let elements: usize = body.outputs.iter().map(|output| output.data.as_ref().map_or(0, |data| data.0.len())).sum();
+    let elements = |output: &Output| if output.is_binary { 0 } else { output.tensor.elements().len() };
     // Grows at most once where the names are long.
-    let mut text = Vec::with_capacity(384 + elements * 12);
-    serde_json::to_writer(&mut text, &body).expect("an answer has numbers, text and text keys");
-    let mut body = text;
-    if binary.iter().all(Option::is_none) {
-        return (body, None);
+    let mut text = Vec::with_capacity(384 + outputs.iter().map(elements).sum::<usize>() * 12);
+    let mut binary = Vec::new();
+    // The braces and keys are most of a small answer, and always the same.
+    put(&mut text, b"{\"model_name\":", model);
+    put(&mut text, b",\"model_version\":", version);
+    if let Some(id) = id {
+        put(&mut text, b",\"id\":", id);
     }
-    let length = body.len();
-    binary.iter().flatten().for_each(|bytes| body.extend_from_slice(bytes));
-    (body, Some(length))
+    text.extend_from_slice(b",\"outputs\":[");
+    for (index, Output { tensor, is_binary }) in outputs.iter().enumerate() {
+        let name: &[u8] = if index == 0 { b"{\"name\":" } else { b",{\"name\":" };
+        put(&mut text, name, tensor.name());
+        put(&mut text, b",\"shape\":", tensor.shape());
+        put(&mut text, b",\"datatype\":", tensor.elements().datatype().name());
+        if *is_binary {
+            let size_bytes = raw::encode_into(tensor.elements(), &mut binary);
+            put(&mut text, b",\"parameters\":{\"binary_data_size\":", &size_bytes);
+            text.push(b'}');
+        } else {
+            put(&mut text, b",\"data\":", &ElementsBody(tensor.elements()));
+        }
+        text.push(b'}');
+    }
+    text.extend_from_slice(b"]}");
+    let is_text = outputs.iter().all(|output| !output.is_binary);
+    let length = text.len();
+    text.extend_from_slice(&binary);
+    (text, (!is_text).then_some(length))
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    model_name: &'a ModelName,
-    model_version: &'a Version,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    outputs: Vec<OutputBody<'a>>,
-}
-
-#[derive(Serialize)]
-struct OutputBody<'a> {
-    name: &'a str,
-    shape: &'a [usize],
-    datatype: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<BinarySize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<ElementsBody<'a>>,
-}
-
-#[derive(Serialize)]
-struct BinarySize {
-    binary_data_size: usize,
+/// Appends `before`, and `value` as JSON.
+fn put<T: Serialize + ?Sized>(text: &mut Vec<u8>, before: &[u8], value: &T) {
+    text.extend_from_slice(before);
+    serde_json::to_writer(text, value).expect("an answer has numbers and text");
 }
 
 /// Elements as a flat list. What is no finite number is null, since JSON has no word for it.

@@ -37,28 +37,41 @@ pub fn decode(path: &str, datatype: Datatype, count: usize, bytes: &[u8]) -> Res
 
 /// `elements` as bytes.
 pub fn encode(elements: &Elements) -> Vec<u8> {
-    fn bytes<T: Copy, const N: usize>(elements: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-        elements.iter().flat_map(|element| bytes(*element)).collect()
+    let mut bytes = Vec::new();
+    encode_into(elements, &mut bytes);
+    bytes
+}
+
+/// Appends the bytes of `elements`, and says how many they are.
+pub(super) fn encode_into(elements: &Elements, to: &mut Vec<u8>) -> usize {
+    fn put<T: Copy, const N: usize>(to: &mut Vec<u8>, elements: &[T], bytes: impl Fn(T) -> [u8; N]) {
+        to.reserve(elements.len() * N);
+        elements.iter().for_each(|element| to.extend_from_slice(&bytes(*element)));
     }
+    let before = to.len();
     match elements {
-        Elements::Bool(elements) => elements.iter().map(|element| u8::from(*element)).collect(),
-        Elements::Uint8(elements) => elements.clone(),
-        Elements::Int8(elements) => bytes(elements, i8::to_le_bytes),
-        Elements::Uint16(elements) => bytes(elements, u16::to_le_bytes),
-        Elements::Fp16(elements) => bytes(elements, f16::to_le_bytes),
-        Elements::Bf16(elements) => bytes(elements, bf16::to_le_bytes),
-        Elements::Int16(elements) => bytes(elements, i16::to_le_bytes),
-        Elements::Uint32(elements) => bytes(elements, u32::to_le_bytes),
-        Elements::Int32(elements) => bytes(elements, i32::to_le_bytes),
-        Elements::Fp32(elements) => bytes(elements, f32::to_le_bytes),
-        Elements::Uint64(elements) => bytes(elements, u64::to_le_bytes),
-        Elements::Int64(elements) => bytes(elements, i64::to_le_bytes),
-        Elements::Fp64(elements) => bytes(elements, f64::to_le_bytes),
+        Elements::Bool(elements) => to.extend(elements.iter().map(|element| u8::from(*element))),
+        Elements::Uint8(elements) => to.extend_from_slice(elements),
+        Elements::Int8(elements) => put(to, elements, i8::to_le_bytes),
+        Elements::Uint16(elements) => put(to, elements, u16::to_le_bytes),
+        Elements::Fp16(elements) => put(to, elements, f16::to_le_bytes),
+        Elements::Bf16(elements) => put(to, elements, bf16::to_le_bytes),
+        Elements::Int16(elements) => put(to, elements, i16::to_le_bytes),
+        Elements::Uint32(elements) => put(to, elements, u32::to_le_bytes),
+        Elements::Int32(elements) => put(to, elements, i32::to_le_bytes),
+        Elements::Fp32(elements) => put(to, elements, f32::to_le_bytes),
+        Elements::Uint64(elements) => put(to, elements, u64::to_le_bytes),
+        Elements::Int64(elements) => put(to, elements, i64::to_le_bytes),
+        Elements::Fp64(elements) => put(to, elements, f64::to_le_bytes),
         Elements::Bytes(elements) => {
-            let length = |text: &Vec<u8>| u32::try_from(text.len()).expect("no text is as long as 4 GiB").to_le_bytes();
-            elements.iter().flat_map(|text| length(text).into_iter().chain(text.iter().copied())).collect()
+            for text in elements {
+                let length = u32::try_from(text.len()).expect("no text is as long as 4 GiB");
+                to.extend_from_slice(&length.to_le_bytes());
+                to.extend_from_slice(text);
+            }
         }
     }
+    to.len() - before
 }
 
 fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
