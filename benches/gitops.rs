@@ -203,11 +203,8 @@ impl Report {
         let polls = self.polls(20_000, 200);
         for (what, files) in [("a repository of 12 files", 0), ("a repository of 20,000 files", 20_000)] {
             let world = World::new();
-            for number in 0..files {
-                world.repository.write(&format!("notes/{:03}/{number}.md", number % 200), number.to_string());
-            }
             if files > 0 {
-                world.repository.commit("Add notes");
+                add_notes(&world, files);
             }
             let server = world.server(&[]);
             let sidecar = follow(&world, &server, &["--interval", "10ms"]);
@@ -289,6 +286,11 @@ impl Report {
         self.figure("git host's processor time of a look, git itself".to_owned(), list * 1e3, "ms", None);
         let text = sidecar.probe("/metrics").body;
         self.figure("time series of a sidecar".to_owned(), series(&text), "", None);
+        add_notes(&world, 20_000);
+        let head = world.repository.head();
+        sidecar
+            .until("it follows the notes", |status| status["desired"] == head.as_str() && status["sync"] == "Synced");
+        self.watch("over https, 20,000 files", &sidecar, polls);
         drop(sidecar);
 
         let server = Server::start(&["--store", world.folder.path().join("second").to_str().unwrap()]);
@@ -384,6 +386,14 @@ fn follow(world: &World, server: &Server, own: &[&str]) -> Sidecar {
 }
 
 /// How many times a sidecar has looked at its repository and found it unchanged.
+/// Commits so many files that say nothing of models.
+fn add_notes(world: &World, files: usize) {
+    for number in 0..files {
+        world.repository.write(&format!("notes/{:03}/{number}.md", number % 200), number.to_string());
+    }
+    world.repository.commit("Add notes");
+}
+
 fn looks(sidecar: &Sidecar) -> f64 {
     let text = sidecar.probe("/metrics").body;
     let line = text.lines().find_map(|line| line.strip_prefix("mainstay_sync_passes_total{outcome=\"unchanged\"} "));
