@@ -52,11 +52,14 @@ struct Packed {
     link: u32,
 }
 
-/// Eight places in trees.
+/// The node of each lane.
+pub(super) type Places = [u32; LANES];
+
+/// Eight lanes that are to go down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lanes {
-    /// The node of each: its tree's root before going down, its leaf after.
-    pub(super) at: [u32; LANES],
+    /// The root of each one's tree.
+    pub(super) roots: [u32; LANES],
     /// The row of each.
     pub(super) rows: [u32; LANES],
     /// How many steps the deepest of the trees takes.
@@ -80,34 +83,31 @@ impl Nodes {
         Ok(Self { packed: nodes.iter().map(pack).collect(), next_bits, signed })
     }
 
-    /// Takes at most [`SIDE_BY_SIDE`] `lanes` to their leaves. `file` holds the values of `R` rows by slot.
+    /// Puts the leaves of at most [`SIDE_BY_SIDE`] `lanes` into `leaves`. `file` holds the values of `R` rows by slot.
     #[inline(always)]
-    pub(super) fn descend<const R: usize>(&self, file: &[f32], lanes: &mut [Lanes]) {
+    pub(super) fn descend<const R: usize>(&self, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
         #[cfg(target_arch = "x86_64")]
         if wide::pays() {
-            return wide::descend::<R>(self, file, lanes);
+            return wide::descend::<R>(self, file, lanes, leaves);
         }
-        self.descend_apart::<R>(file, lanes);
+        self.descend_apart::<R>(file, lanes, leaves);
     }
 
     /// The same on any processor: eight lanes after another.
     #[inline(always)]
-    fn descend_apart<const R: usize>(&self, file: &[f32], lanes: &mut [Lanes]) {
-        for lanes in lanes {
-            if self.signed {
-                self.steps::<R, true>(file, lanes);
-            } else {
-                self.steps::<R, false>(file, lanes);
-            }
+    fn descend_apart<const R: usize>(&self, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
+        for (lanes, leaves) in lanes.iter().zip(leaves) {
+            *leaves =
+                if self.signed { self.steps::<R, true>(file, lanes) } else { self.steps::<R, false>(file, lanes) };
         }
     }
 
     #[inline(always)]
-    fn steps<const R: usize, const SIGNED: bool>(&self, file: &[f32], lanes: &mut Lanes) {
-        let (nodes, next_bits, roots, rows) = (self.packed.as_slice(), self.next_bits, lanes.at, lanes.rows);
+    fn steps<const R: usize, const SIGNED: bool>(&self, file: &[f32], lanes: &Lanes) -> Places {
+        let (nodes, next_bits, Lanes { roots, rows, depth }) = (self.packed.as_slice(), self.next_bits, *lanes);
         let next_mask = (1 << next_bits) - 1;
         let mut at = roots;
-        in_steps(lanes.depth, |steps| {
+        for steps in in_steps(depth) {
             let before = at;
             for _ in 0..steps {
                 for lane in 0..LANES {
@@ -120,24 +120,24 @@ impl Nodes {
                     at[lane] = roots[lane] + (link & next_mask) + u32::from(value <= threshold);
                 }
             }
-            at != before
-        });
-        lanes.at = at;
+            if at == before {
+                break;
+            }
+        }
+        at
     }
 }
 
-/// Calls `go` with numbers of steps that make `depth` together, until it says that nothing moved: then all lanes are at leaves,
-/// of trees that are deeper elsewhere.
+/// Numbers of steps that make `depth` together. Where none of one has moved a lane, all are at leaves, of trees that are deeper
+/// elsewhere.
 #[inline(always)]
-fn in_steps(depth: u32, mut go: impl FnMut(u32) -> bool) {
+fn in_steps(depth: u32) -> impl Iterator<Item = u32> {
     let mut left = depth;
-    while left > 0 {
+    std::iter::from_fn(move || {
         let steps = if left > 2 * STEPS { STEPS } else { left };
         left -= steps;
-        if !go(steps) {
-            break;
-        }
-    }
+        (steps > 0).then_some(steps)
+    })
 }
 
 /// With AVX-512, where one instruction loads for eight lanes.
@@ -148,7 +148,7 @@ mod wide {
     use std::sync::OnceLock;
     use std::time::{Duration, Instant};
 
-    use super::{LANES, Lanes, NEGATE, Node, Nodes, SIDE_BY_SIDE, in_steps};
+    use super::{LANES, Lanes, NEGATE, Node, Nodes, Places, SIDE_BY_SIDE, in_steps};
 
     /// Whether [`descend`] is quicker here than going down eight lanes after another. Most processors that can do it load for
     /// eight lanes as fast as eight loads; those whose makers had to close a leak in that instruction take several times as long.
@@ -164,19 +164,23 @@ mod wide {
 
     /// To be called only where the processor [`can`] do it.
     #[inline]
-    pub(super) fn descend<const R: usize>(nodes: &Nodes, file: &[f32], lanes: &mut [Lanes]) {
+    pub(super) fn descend<const R: usize>(nodes: &Nodes, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
         let is_counted = |len: usize| len > 0 && i32::try_from(len).is_ok();
         assert!(lanes.len() <= SIDE_BY_SIDE && is_counted(file.len()) && is_counted(nodes.packed.len()));
         // SAFETY: the processor has what the functions were compiled for.
         #[allow(unsafe_code)]
         unsafe {
-            if nodes.signed { steps::<R, true>(nodes, file, lanes) } else { steps::<R, false>(nodes, file, lanes) }
+            if nodes.signed {
+                steps::<R, true>(nodes, file, lanes, leaves);
+            } else {
+                steps::<R, false>(nodes, file, lanes, leaves);
+            }
         }
     }
 
     /// Reads nothing but nodes and values, of each of which there is one at least, whatever the links say.
     #[target_feature(enable = "avx2,avx512f,avx512vl")]
-    fn steps<const R: usize, const SIGNED: bool>(nodes: &Nodes, file: &[f32], lanes: &mut [Lanes]) {
+    fn steps<const R: usize, const SIGNED: bool>(nodes: &Nodes, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
         let vector = |values: &[u32; LANES]| {
             let [a, b, c, d, e, f, g, h] = values.map(u32::cast_signed);
             _mm256_setr_epi32(a, b, c, d, e, f, g, h)
@@ -185,7 +189,7 @@ mod wide {
         let (mut at, mut roots, mut rows) = ([zero; SIDE_BY_SIDE], [zero; SIDE_BY_SIDE], [zero; SIDE_BY_SIDE]);
         let mut depth = 0;
         for (i, lanes) in lanes.iter().enumerate() {
-            (at[i], roots[i], rows[i]) = (vector(&lanes.at), vector(&lanes.at), vector(&lanes.rows));
+            (at[i], roots[i], rows[i]) = (vector(&lanes.roots), vector(&lanes.roots), vector(&lanes.rows));
             depth = depth.max(lanes.depth);
         }
         let every = |value: u32| _mm256_set1_epi32(value.cast_signed());
@@ -194,7 +198,7 @@ mod wide {
         let to_slot = _mm_cvtsi32_si128(nodes.next_bits.cast_signed());
         let to_place = _mm_cvtsi32_si128(R.ilog2().cast_signed());
         let at = &mut at[..lanes.len()];
-        in_steps(depth, |steps| {
+        for steps in in_steps(depth) {
             let mut moved = zero;
             for step in 0..steps {
                 for ((at, &root), &row) in at.iter_mut().zip(&roots).zip(&rows) {
@@ -225,13 +229,15 @@ mod wide {
                     *at = next;
                 }
             }
-            _mm256_testz_si256(moved, moved) == 0
-        });
-        for (lanes, &at) in lanes.iter_mut().zip(&*at) {
+            if _mm256_testz_si256(moved, moved) == 1 {
+                break;
+            }
+        }
+        for (leaves, &at) in leaves.iter_mut().zip(&*at) {
             // SAFETY: both have the size of eight integers, and any bits are integers.
             #[allow(unsafe_code)]
-            let at: [u32; LANES] = unsafe { std::mem::transmute(at) };
-            lanes.at = at;
+            let at: Places = unsafe { std::mem::transmute(at) };
+            *leaves = at;
         }
     }
 
@@ -253,23 +259,23 @@ mod wide {
         let file: Vec<f32> = (0..SLOTS).map(|slot| (slot * 11 % SLOTS) as f32).collect();
         let lanes: Vec<Lanes> = (0..SIDE_BY_SIDE)
             .map(|i| Lanes {
-                at: std::array::from_fn(|lane| ((i * LANES + lane) * tree.len()) as u32),
+                roots: std::array::from_fn(|lane| ((i * LANES + lane) * tree.len()) as u32),
                 rows: [0; LANES],
                 depth: DEPTH,
             })
             .collect();
-        let time = |descend: &dyn Fn(&mut [Lanes])| {
-            let mut lanes = black_box(lanes.clone());
+        let time = |descend: &dyn Fn(&mut [Places])| {
+            let mut leaves = black_box([[0; LANES]; SIDE_BY_SIDE]);
             let begun = Instant::now();
-            descend(&mut lanes);
-            black_box(&lanes);
+            descend(&mut leaves);
+            black_box(&leaves);
             begun.elapsed()
         };
         let mut best = [Duration::MAX; 2];
         // The least of some is that of a moment in which nothing else had the processor.
         for _ in 0..16 {
-            best[0] = best[0].min(time(&|lanes| nodes.descend_apart::<1>(&file, lanes)));
-            best[1] = best[1].min(time(&|lanes| descend::<1>(&nodes, &file, lanes)));
+            best[0] = best[0].min(time(&|leaves| nodes.descend_apart::<1>(&file, &lanes, leaves)));
+            best[1] = best[1].min(time(&|leaves| descend::<1>(&nodes, &file, &lanes, leaves)));
         }
         best[1] < best[0]
     }
@@ -330,28 +336,24 @@ mod tests {
     fn both_ways<const R: usize>(numbers: &mut Numbers, nodes: &Nodes, roots: &[(u32, u32)]) {
         let file: Vec<f32> = (0..5 * R).map(|_| numbers.value()).collect();
         for count in [1, 7, SIDE_BY_SIDE] {
-            let mut apart = [Lanes::default(); SIDE_BY_SIDE];
-            for lanes in &mut apart {
+            let mut lanes = [Lanes::default(); SIDE_BY_SIDE];
+            for lanes in &mut lanes {
                 let trees: [_; LANES] = std::array::from_fn(|_| roots[numbers.below(roots.len() as u32) as usize]);
-                lanes.at = trees.map(|(root, _)| root);
+                lanes.roots = trees.map(|(root, _)| root);
                 lanes.rows = std::array::from_fn(|_| numbers.below(R as u32));
                 lanes.depth = trees.iter().map(|(_, depth)| *depth).max().unwrap();
             }
-            let mut together = apart;
-            nodes.descend_apart::<R>(&file, &mut apart[..count]);
-            wide::descend::<R>(nodes, &file, &mut together[..count]);
+            let (mut apart, mut together) = ([[0; LANES]; SIDE_BY_SIDE], [[0; LANES]; SIDE_BY_SIDE]);
+            nodes.descend_apart::<R>(&file, &lanes[..count], &mut apart);
+            wide::descend::<R>(nodes, &file, &lanes[..count], &mut together);
             assert_eq!(apart, together);
-            // They are leaves: nothing moves any more.
-            let leaves = apart;
-            let mut further = leaves;
-            for (further, leaves) in further.iter_mut().zip(&leaves).take(count) {
-                for lane in 0..LANES {
-                    let link = nodes.packed[leaves.at[lane] as usize].link;
-                    let root = roots.iter().rev().find(|(root, _)| *root <= leaves.at[lane]).unwrap().0;
-                    further.at[lane] = root + (link & ((1 << nodes.next_bits) - 1));
+            // They are leaves, which lead to themselves.
+            for (lanes, leaves) in lanes.iter().zip(&apart).take(count) {
+                for (root, leaf) in lanes.roots.iter().zip(leaves) {
+                    let link = nodes.packed[*leaf as usize].link;
+                    assert_eq!(root + (link & ((1 << nodes.next_bits) - 1)), *leaf);
                 }
             }
-            assert_eq!(leaves, further);
         }
     }
 

@@ -113,22 +113,22 @@ impl Ensemble {
     /// come if `f64`. `file` holds the rows' values by slot.
     #[inline(always)]
     pub(super) fn add<const R: usize>(&self, file: &[f32], sums: &mut [f32], doubles: &mut [f64]) {
-        let mut lanes = [Lanes::default(); SIDE_BY_SIDE];
+        let mut leaves = [[0; LANES]; SIDE_BY_SIDE];
         if R == 1 {
             // Eight trees of the row in each.
             let together = evenly(self.groups.len());
             for (chunk, groups) in self.groups.chunks(together).enumerate() {
-                let lanes = &mut lanes[..groups.len()];
-                lanes.copy_from_slice(groups);
-                self.nodes.descend::<1>(file, lanes);
-                let leaves = lanes.iter().flat_map(|lanes| lanes.at);
-                let first = chunk * together * LANES;
-                for (tree, leaf) in (first..self.roots.len()).zip(leaves) {
-                    self.score::<1>(tree, leaf, 0, sums, doubles);
+                self.nodes.descend::<1>(file, groups, &mut leaves);
+                for (group, leaves) in leaves.iter().take(groups.len()).enumerate() {
+                    let first = (chunk * together + group) * LANES;
+                    for (lane, &leaf) in leaves.iter().take(self.roots.len() - first).enumerate() {
+                        self.score::<1>(first + lane, leaf, 0, sums, doubles);
+                    }
                 }
             }
         } else {
             // Eight rows of a tree in each.
+            let mut lanes = [Lanes::default(); SIDE_BY_SIDE];
             let of_tree = R / LANES;
             let together = (evenly(self.roots.len() * of_tree) / of_tree).max(1);
             for (chunk, roots) in self.roots.chunks(together).enumerate() {
@@ -137,12 +137,12 @@ impl Ensemble {
                 for (i, lanes) in lanes.iter_mut().enumerate() {
                     let (tree, row) = (i / of_tree, i % of_tree * LANES);
                     let rows = std::array::from_fn(|lane| (row + lane) as u32);
-                    *lanes = Lanes { at: [roots[tree]; LANES], rows, depth: self.depths[first + tree] };
+                    *lanes = Lanes { roots: [roots[tree]; LANES], rows, depth: self.depths[first + tree] };
                 }
-                self.nodes.descend::<R>(file, lanes);
-                for (i, lanes) in lanes.iter().enumerate() {
+                self.nodes.descend::<R>(file, lanes, &mut leaves);
+                for (i, leaves) in leaves.iter().take(lanes.len()).enumerate() {
                     let (tree, row) = (i / of_tree, i % of_tree * LANES);
-                    for (lane, &leaf) in lanes.at.iter().enumerate() {
+                    for (lane, &leaf) in leaves.iter().enumerate() {
                         self.score::<R>(first + tree, leaf, row + lane, sums, doubles);
                     }
                 }
@@ -173,9 +173,9 @@ impl Ensemble {
 
 /// At most [`LANES`] trees that go down together.
 fn group(roots: &[u32], depths: &[u32]) -> Lanes {
-    let mut at = [roots[0]; LANES];
-    at[..roots.len()].copy_from_slice(roots);
-    Lanes { at, rows: [0; LANES], depth: depths.iter().copied().max().unwrap_or(0) }
+    let mut all = [roots[0]; LANES];
+    all[..roots.len()].copy_from_slice(roots);
+    Lanes { roots: all, rows: [0; LANES], depth: depths.iter().copied().max().unwrap_or(0) }
 }
 
 /// How many of `count` go down side by side, so that no time has few of them.
