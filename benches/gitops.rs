@@ -385,7 +385,6 @@ fn follow(world: &World, server: &Server, own: &[&str]) -> Sidecar {
     Sidecar::start(&[&world.sync_arguments()[..], &["--server", &admin], own].concat())
 }
 
-/// How many times a sidecar has looked at its repository and found it unchanged.
 /// Commits so many files that say nothing of models.
 fn add_notes(world: &World, files: usize) {
     for number in 0..files {
@@ -394,6 +393,7 @@ fn add_notes(world: &World, files: usize) {
     world.repository.commit("Add notes");
 }
 
+/// How many times a sidecar has looked at its repository and found it unchanged.
 fn looks(sidecar: &Sidecar) -> f64 {
     let text = sidecar.probe("/metrics").body;
     let line = text.lines().find_map(|line| line.strip_prefix("mainstay_sync_passes_total{outcome=\"unchanged\"} "));

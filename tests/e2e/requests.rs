@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Connection, MILL, SETOSA, SETOSA_QUERY, Server};
+use crate::platforms::{check_place, row};
 
 /// The request that the users of the replaced system send.
 const FIRST_REQUEST: &str = r#"[{"sepal length (cm)": 5.1, "sepal width (cm)": 3.5, "petal length (cm)": 1.1, "petal width (cm)": 0.2},
@@ -148,6 +149,12 @@ fn every_bad_request_is_told_what_is_wrong_and_never_gets_a_5xx() {
     server.post("/predict", SETOSA).ok();
 }
 
+#[test]
+fn a_bad_value_is_told_its_place() {
+    let server = Server::start(&[]);
+    check_place(&server, "/predict", |bad| format!("[{}]", row(bad)), "[0][3]", false);
+}
+
 /// The typed shape that every error has, and nothing of the server's inside.
 fn error_of(answer: &Answer) -> Value {
     assert_eq!(answer.header("content-type"), Some("application/json"), "{answer:?}");
@@ -254,8 +261,9 @@ fn more_requests_than_allowed_are_told_to_come_back() {
     // What need not wait, not even for a body, is answered all the same: on the one thread that there is, so that the
     // first request has begun to wait by then.
     server.get("/info").ok();
-    // And what has come whole and waits for a worker has a place in the queue.
-    server.post("/predict", &format!("[{}]", ["[5.1,3.5,1.4,0.2]"; 100].join(","))).ok();
+    // And what has come whole, in one piece, and waits for a worker has a place in the queue.
+    let many = format!("[{}]", ["[5.1,3.5,1.4,0.2]"; 100].join(","));
+    Connection::open(server.listen).ask("POST", "/predict", "", &many).unwrap().ok();
     let second = server.half_ask().0.answer().unwrap();
     assert_eq!((second.status, &error_of(&second)["code"]), (503, &json!("overloaded")));
     assert_eq!(second.header("retry-after"), Some("1"));

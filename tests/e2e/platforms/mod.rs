@@ -40,7 +40,7 @@ fn check_predictions(server: &Server, path: &str, body: &Value) {
 
 /// Puts values that are none of a feature's where `body` has them, and looks whether the answer names `place`; `is_frame` says
 /// that a body which is no JSON is told as that, and not as a fault of one value.
-fn check_place(server: &Server, path: &str, body: impl Fn(&str) -> String, place: &str, is_frame: bool) {
+pub fn check_place(server: &Server, path: &str, body: impl Fn(&str) -> String, place: &str, is_frame: bool) {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     for bad in ["1e400", r#""\ud800""#, "null", "true", &deep, "NaN"] {
         let answer = server.post(path, &body(bad));
@@ -51,7 +51,7 @@ fn check_place(server: &Server, path: &str, body: impl Fn(&str) -> String, place
 }
 
 /// A row whose last value is `bad`.
-fn row(bad: &str) -> String {
+pub fn row(bad: &str) -> String {
     format!("[5.1, 3.5, 1.1, {bad}]")
 }
 
