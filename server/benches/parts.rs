@@ -164,6 +164,16 @@ fn pick(c: &mut Criterion) {
     }
 }
 
+/// What a server does itself of a reload, without the trial.
+fn load(c: &mut Criterion) {
+    let mut group = c.benchmark_group("load");
+    group.sample_size(20);
+    let spec = spec();
+    group.bench_function("card", |b| b.iter(|| ModelSpec::parse("model.yaml", black_box(CARD)).unwrap()));
+    group.bench_function("digest", |b| b.iter(|| Blob::of(black_box(FILE))));
+    group.bench_function("compile", |b| b.iter(|| Engine::compile(black_box(FILE), &spec).unwrap()));
+}
+
 fn publish(c: &mut Criterion) {
     let mut group = c.benchmark_group("store");
     group.sample_size(20);
@@ -199,5 +209,5 @@ fn short() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
 }
 
-criterion_group!(name = parts; config = short(); targets = decode, encode, engine, monitor, queue, pick, publish);
+criterion_group!(name = parts; config = short(); targets = decode, encode, engine, monitor, queue, pick, load, publish);
 criterion_main!(parts);

@@ -425,23 +425,23 @@ impl<'a> Attributes<'a> {
         tensor.ok_or_else(|| Unsupported::new(format!("no attribute {name}")))
     }
 
-    pub(super) fn floats(&self, name: &str) -> Result<Vec<f32>, Unsupported> {
-        Ok(self.get(name, 6)?.map(|attribute| attribute.floats.clone()).unwrap_or_default())
+    pub(super) fn floats(&self, name: &str) -> Result<&'a [f32], Unsupported> {
+        Ok(self.get(name, 6)?.map(|attribute| attribute.floats.as_slice()).unwrap_or_default())
     }
 
-    pub(super) fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, Unsupported> {
-        Ok(self.get(name, 7)?.map(|attribute| attribute.ints.clone()))
+    pub(super) fn ints(&self, name: &str) -> Result<Option<&'a [i64]>, Unsupported> {
+        Ok(self.get(name, 7)?.map(|attribute| attribute.ints.as_slice()))
     }
 
-    pub(super) fn strings(&self, name: &str) -> Result<Vec<Vec<u8>>, Unsupported> {
-        Ok(self.get(name, 8)?.map(|attribute| attribute.strings.clone()).unwrap_or_default())
+    pub(super) fn strings(&self, name: &str) -> Result<&'a [Vec<u8>], Unsupported> {
+        Ok(self.get(name, 8)?.map(|attribute| attribute.strings.as_slice()).unwrap_or_default())
     }
 
     /// Floats, or the tensor `<name>_as_tensor` of the type that the trees have.
     pub(super) fn numbers(&self, name: &str, double: bool) -> Result<Vec<f64>, Unsupported> {
         let floats = self.floats(name)?;
         let name = format!("{name}_as_tensor");
-        let Some(attribute) = self.get(&name, 4)? else { return Ok(floats.into_iter().map(f64::from).collect()) };
+        let Some(attribute) = self.get(&name, 4)? else { return Ok(floats.iter().copied().map(f64::from).collect()) };
         let value = literal(attribute.t.as_ref().ok_or_else(|| Unsupported::new(format!("no tensor {name}")))?)?;
         let expected = if double { Type::F64 } else { Type::F32 };
         if !floats.is_empty() || value.kind != expected {

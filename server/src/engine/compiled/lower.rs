@@ -6,15 +6,14 @@
 use std::collections::HashMap;
 
 use super::Unsupported;
+use super::forest::Forest;
 use super::graph::{Attributes, Dim, Element, Literal, Type, Value, broadcast, literal};
 use super::program::{Binary, Compare, Instruction, Linear, Norm, Operand, Program, Reduce, Unary};
 use super::proto::{Graph, Model, Node};
-use super::trees::{Ensemble, Finish, Mode, Transform, Tree, Trees};
+use super::trees::{Ensemble, Finish, Transform, Trees};
 
 /// The most slots of a program: a block of rows must fit into the processor's caches.
 const SLOTS_MAX: usize = 1 << 16;
-/// The deepest tree. Training stops long before.
-const TREE_DEPTH_MAX: usize = 256;
 /// The oldest operator set whose operators broadcast and count their axes as those of today.
 const OPSET_MIN: i64 = 7;
 
@@ -258,7 +257,7 @@ impl Compiler {
     /// The axes: an attribute in old operator sets, an input in new ones; none where there are none.
     fn axes(&self, node: &Node, attributes: &Attributes<'_>) -> Lowered<Vec<i64>> {
         match attributes.ints("axes")? {
-            Some(axes) => Ok(axes),
+            Some(axes) => Ok(axes.to_vec()),
             None if node.input.len() > 1 => self.ints(node, 1),
             None => Ok(Vec::new()),
         }
@@ -581,7 +580,7 @@ impl Compiler {
     fn slice(&mut self, node: &Node, attributes: &Attributes<'_>) -> Lowered<Value> {
         let input = self.input(node, 0)?;
         let of = |name: &str, i: usize| match attributes.ints(name)? {
-            Some(values) => Ok(Some(values)),
+            Some(values) => Ok(Some(values.to_vec())),
             None if node.input.get(i).is_some_and(|name| !name.is_empty()) => self.ints(node, i).map(Some),
             None => Ok(None),
         };
@@ -607,7 +606,7 @@ impl Compiler {
         let (width, parts) = (input.width(axis)?, node.output.len());
         attributes.ignore("num_outputs");
         let sizes = match attributes.ints("split")? {
-            Some(sizes) => sizes,
+            Some(sizes) => sizes.to_vec(),
             None if node.input.len() > 1 => self.ints(node, 1)?,
             None if width % parts == 0 => vec![(width / parts) as i64; parts],
             None => return Err(Unsupported::new("unequal parts")),
@@ -632,8 +631,8 @@ impl Compiler {
         if offset.len() != scale.len() || offset.is_empty() {
             return Err(Unsupported::new("as many offsets as scales"));
         }
-        let moved = self.binary(&input, &Value::row(&offset), Binary::Sub)?;
-        self.binary(&moved, &Value::row(&scale), Binary::Mul)
+        let moved = self.binary(&input, &Value::row(offset), Binary::Sub)?;
+        self.binary(&moved, &Value::row(scale), Binary::Mul)
     }
 
     fn imputer(&mut self, node: &Node, attributes: &Attributes<'_>) -> Lowered<Value> {
@@ -647,11 +646,11 @@ impl Compiler {
         };
         let width = input.dims.last().map_or(1, Dim::width);
         // Where the lengths do not agree, the first value stands for all.
-        let imputed = if imputed.len() == width { imputed } else { imputed[..1.min(imputed.len())].to_vec() };
+        let imputed = if imputed.len() == width { imputed } else { &imputed[..1.min(imputed.len())] };
         if imputed.is_empty() {
             return Err(Unsupported::new("integers"));
         }
-        self.select(&is_missing, &Value::row(&imputed), &input)
+        self.select(&is_missing, &Value::row(imputed), &input)
     }
 
     fn normalizer(&mut self, node: &Node, attributes: &Attributes<'_>) -> Lowered<Value> {
@@ -735,8 +734,8 @@ impl Compiler {
         if transform(&attributes.string("post_transform", "NONE")?)? != Transform::None {
             return Err(Unsupported::new("a transform of a regression"));
         }
-        let bias = if intercepts.len() == targets { intercepts } else { Vec::new() };
-        self.linear(&self.input(node, 0)?, transpose(&coefficients, targets), bias, targets)
+        let bias = if intercepts.len() == targets { intercepts.to_vec() } else { Vec::new() };
+        self.linear(&self.input(node, 0)?, transpose(coefficients, targets), bias, targets)
     }
 
     fn linear_classifier(&mut self, node: &Node, attributes: &Attributes<'_>) -> Lowered<Vec<Value>> {
@@ -751,7 +750,7 @@ impl Compiler {
             return Err(Unsupported::new("labels that are not one integer for each score"));
         }
         let input = self.input(node, 0)?;
-        let scores = self.linear(&input, transpose(&coefficients, classes), intercepts, classes)?;
+        let scores = self.linear(&input, transpose(coefficients, classes), intercepts.to_vec(), classes)?;
         let (scores, width) = (self.float_slots_of(&scores)?[0], classes.max(2));
         let (out, label) = (self.float_slots(width)?, self.int_slots(1)?);
         self.emit(Instruction::Classify {
@@ -775,11 +774,11 @@ impl Compiler {
         if !matches!(input.dims.as_slice(), [Dim::Rows, Dim::Fixed(_)]) {
             return Err(Unsupported::new("this shape"));
         }
-        // float64 that came from float32 is compared as float32, see `Forest::threshold`.
+        // float64 that came from float32 is compared as float32, see [`super::forest`].
         let double = input.kind == Type::F64;
         let slots = self.float_slots_of(&Value { kind: if double { Type::F32 } else { input.kind }, ..input })?;
         let (labels, classes) = if classifier {
-            let labels = attributes.ints("classlabels_int64s")?.unwrap_or_default();
+            let labels = attributes.ints("classlabels_int64s")?.unwrap_or_default().to_vec();
             if labels.len() < 2 {
                 return Err(Unsupported::new("labels that are not two integers or more"));
             }
@@ -788,7 +787,8 @@ impl Compiler {
         } else {
             (Vec::new(), attributes.int("n_targets", 1)?.clamp(0, 1 << 12) as usize)
         };
-        let forest = Forest::new(attributes, if classifier { "class" } else { "target" }, slots, classes, double)?;
+        let what = if classifier { "class" } else { "target" };
+        let forest = Forest::read(attributes, what, &slots, classes, double)?;
         let transform = transform(&attributes.string("post_transform", "NONE")?)?;
         let base = attributes.numbers("base_values", double)?;
         let aggregate = attributes.string("aggregate_function", "SUM")?;
@@ -796,34 +796,29 @@ impl Compiler {
         if !(aggregate == "SUM" || (average && !classifier)) {
             return Err(Unsupported::new(format!("the aggregate {aggregate}")));
         }
-        let trees = forest.trees()?;
         let out = self.float_slots(classes)?;
         let mut values = Vec::new();
         let (finish, base) = if classifier {
             if ![0, 1, classes].contains(&base.len()) || (base.len() == 1 && classes > 2) {
                 return Err(Unsupported::new("another number of base values than classes"));
             }
-            let mut scored = Vec::new();
-            for class in 0..classes {
-                let speaks: Vec<_> = trees.iter().map(|tree| tree.speaks_of(class)).collect();
-                let (always, ever) = (speaks.iter().any(|s| s.0), speaks.iter().any(|s| s.1));
-                // ONNX Runtime tells a class without a score from one with the score 0.
-                if ever && !always {
-                    return Err(Unsupported::new("a class that some rows have no score of"));
-                }
-                scored.push(ever);
+            let spoken = forest.spoken(classes);
+            // ONNX Runtime tells a class without a score from one with the score 0.
+            if spoken.iter().any(|class| class.ever && !class.always) {
+                return Err(Unsupported::new("a class that some rows have no score of"));
             }
+            let scored: Vec<bool> = spoken.iter().map(|class| class.ever).collect();
             // ONNX Runtime leaves the second probability unwritten.
             if transform == Transform::Probit && classes == 2 && !scored[1] && base.len() < 2 {
                 return Err(Unsupported::new("the transform PROBIT of one score for two classes"));
             }
             let label = self.int_slots(1)?;
             values.push(Self::fresh(Type::I64, vec![Dim::Rows], label));
-            let binary = classes == 2 && forest.classes_named() == 1;
+            let binary = classes == 2 && forest.classes_named == 1;
             if !binary && classes == 2 && labels != [0, 1] {
                 return Err(Unsupported::new("two classes with labels of their own"));
             }
-            let all_positive = forest.all_positive();
+            let all_positive = forest.all_positive;
             (Finish::Classify { labels, transform, binary, all_positive, scored, label }, base)
         } else {
             if transform != Transform::None || ![0, classes].contains(&base.len()) {
@@ -832,156 +827,9 @@ impl Compiler {
             (Finish::Regress { average }, base)
         };
         values.push(Self::fresh(Type::F32, vec![Dim::Rows, Dim::Fixed(classes)], out));
-        let ensemble = Ensemble::new(&trees, classes, double).map_err(|e| Unsupported::new(e.to_string()))?;
+        let ensemble = Ensemble::new(&forest, classes, double).map_err(|e| Unsupported::new(e.to_string()))?;
         self.emit(Instruction::Trees(Box::new(Trees { ensemble, finish, double, base, out })));
         Ok(values)
-    }
-}
-
-/// The attributes of an ensemble, a list for each property of its nodes.
-struct Forest {
-    slots: Vec<u32>,
-    double: bool,
-    features: Vec<i64>,
-    modes: Vec<Vec<u8>>,
-    values: Vec<f64>,
-    missing: Vec<i64>,
-    then: Vec<i64>,
-    otherwise: Vec<i64>,
-    tree_of: Vec<i64>,
-    /// Where each node of each tree stands in the lists.
-    index: HashMap<(i64, i64), usize>,
-    /// By node: the classes that it has scores of.
-    scores: HashMap<usize, Vec<(usize, f64)>>,
-    positive: bool,
-    named: usize,
-}
-
-impl Forest {
-    fn new(attributes: &Attributes<'_>, what: &str, slots: Vec<u32>, classes: usize, double: bool) -> Lowered<Self> {
-        let ints = |name: &str| attributes.ints(name).map(Option::unwrap_or_default);
-        attributes.ignore("nodes_hitrates");
-        attributes.ignore("nodes_hitrates_as_tensor");
-        let (tree_of, ids) = (ints("nodes_treeids")?, ints("nodes_nodeids")?);
-        let nodes = tree_of.len();
-        let mut forest = Self {
-            slots,
-            double,
-            features: ints("nodes_featureids")?,
-            modes: attributes.strings("nodes_modes")?,
-            values: attributes.numbers("nodes_values", double)?,
-            missing: ints("nodes_missing_value_tracks_true")?,
-            then: ints("nodes_truenodeids")?,
-            otherwise: ints("nodes_falsenodeids")?,
-            index: tree_of.iter().copied().zip(ids.iter().copied()).enumerate().map(|(i, id)| (id, i)).collect(),
-            tree_of,
-            scores: HashMap::new(),
-            positive: true,
-            named: 0,
-        };
-        let lengths = [
-            ids.len(),
-            forest.features.len(),
-            forest.modes.len(),
-            forest.values.len(),
-            forest.then.len(),
-            forest.otherwise.len(),
-        ];
-        if lengths.iter().any(|&length| length != nodes) || forest.index.len() != nodes || nodes == 0 {
-            return Err(Unsupported::new("lists of nodes that do not fit together"));
-        }
-        let (trees, nodes) = (ints(&format!("{what}_treeids"))?, ints(&format!("{what}_nodeids"))?);
-        let (ids, weights) = (ints(&format!("{what}_ids"))?, attributes.numbers(&format!("{what}_weights"), double)?);
-        if [trees.len(), nodes.len(), ids.len()].iter().any(|&length| length != weights.len()) {
-            return Err(Unsupported::new("lists of scores that do not fit together"));
-        }
-        let mut named = std::collections::HashSet::new();
-        for (i, &weight) in weights.iter().enumerate() {
-            let class = usize::try_from(ids[i]).ok().filter(|&class| class < classes);
-            let class = class.ok_or_else(|| Unsupported::new("a score of a class that is none"))?;
-            named.insert(class);
-            forest.positive &= weight >= 0.0 || weight.is_nan();
-            let node = forest.index.get(&(trees[i], nodes[i]));
-            let node = *node.ok_or_else(|| Unsupported::new("a score of a node that is none"))?;
-            let scores = forest.scores.entry(node).or_default();
-            if scores.iter().any(|(other, _)| *other == class) {
-                return Err(Unsupported::new("two scores of one class in a leaf"));
-            }
-            scores.push((class, weight));
-        }
-        forest.named = named.len();
-        Ok(forest)
-    }
-
-    fn classes_named(&self) -> usize {
-        self.named
-    }
-
-    fn all_positive(&self) -> bool {
-        self.positive
-    }
-
-    /// The trees in the order of the lists, in which their scores are added.
-    fn trees(&self) -> Lowered<Vec<Tree>> {
-        let mut trees = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let mut budget = self.tree_of.len();
-        let mut previous = None;
-        for (i, &tree) in self.tree_of.iter().enumerate() {
-            if previous != Some(tree) {
-                if !seen.insert(tree) {
-                    return Err(Unsupported::new("a tree in two pieces"));
-                }
-                trees.push(self.tree(i, 0, &mut budget)?);
-            }
-            previous = Some(tree);
-        }
-        Ok(trees)
-    }
-
-    fn tree(&self, node: usize, depth: usize, budget: &mut usize) -> Lowered<Tree> {
-        // A node that is met twice would use the budget up.
-        let left = budget.checked_sub(1).filter(|_| depth <= TREE_DEPTH_MAX);
-        *budget = left.ok_or_else(|| Unsupported::new("a tree that is too deep, or none"))?;
-        let mode = match self.modes[node].as_slice() {
-            b"LEAF" => {
-                let scores = self.scores.get(&node).cloned();
-                return scores.map(Tree::Leaf).ok_or_else(|| Unsupported::new("a leaf without a score"));
-            }
-            b"BRANCH_LEQ" => Mode::Leq,
-            b"BRANCH_LT" => Mode::Lt,
-            b"BRANCH_GTE" => Mode::Gte,
-            b"BRANCH_GT" => Mode::Gt,
-            b"BRANCH_EQ" => Mode::Eq,
-            b"BRANCH_NEQ" => Mode::Neq,
-            _ => return Err(Unsupported::new("another kind of branch")),
-        };
-        let feature = usize::try_from(self.features[node]).ok().and_then(|feature| self.slots.get(feature));
-        let slot = *feature.ok_or_else(|| Unsupported::new("a branch on a feature that is none"))?;
-        let child = |ids: &[i64]| {
-            let child = self.index.get(&(self.tree_of[node], ids[node]));
-            child.copied().ok_or_else(|| Unsupported::new("a branch to a node that is none"))
-        };
-        let (mode, threshold) = self.threshold(mode, self.values[node])?;
-        let then = Box::new(self.tree(child(&self.then)?, depth + 1, budget)?);
-        let otherwise = Box::new(self.tree(child(&self.otherwise)?, depth + 1, budget)?);
-        let missing = self.missing.get(node) == Some(&1);
-        Ok(Tree::Branch { mode, slot, threshold, missing, then, otherwise })
-    }
-
-    /// The comparison with a float32 that is the same, for every float32, as that with a float64.
-    fn threshold(&self, mode: Mode, value: f64) -> Lowered<(Mode, f32)> {
-        let near = value as f32;
-        if !self.double || f64::from(near) == value {
-            return Ok((mode, near));
-        }
-        // The greatest float32 below: nothing lies between it and the threshold.
-        let below = if f64::from(near) > value { near.next_down() } else { near };
-        match mode {
-            Mode::Leq | Mode::Lt => Ok((Mode::Leq, below)),
-            Mode::Gt | Mode::Gte => Ok((Mode::Gt, below)),
-            Mode::Eq | Mode::Neq => Err(Unsupported::new("an equality with a float64 that is no float32")),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`super::parity`] finds out before a compiled model answers anybody.
 
 mod descent;
+mod forest;
 mod graph;
 mod lower;
 mod program;

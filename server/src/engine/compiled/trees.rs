@@ -4,34 +4,8 @@
 //! all. Scores are added in ONNX Runtime's order, so that they have its bits.
 
 use super::descent::{LANES, Lanes, Node, Nodes, SIDE_BY_SIDE, TooWide};
+use super::forest::{self, Forest, Mode};
 use super::program::Block;
-
-/// How a branch compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Leq,
-    Lt,
-    Gte,
-    Gt,
-    Eq,
-    Neq,
-}
-
-/// A tree as the model file has it.
-#[derive(Debug, Clone)]
-pub(super) enum Tree {
-    Branch {
-        mode: Mode,
-        slot: u32,
-        threshold: f32,
-        /// Whether a missing value goes to `then`.
-        missing: bool,
-        then: Box<Tree>,
-        otherwise: Box<Tree>,
-    },
-    /// The score of each class that the leaf speaks of.
-    Leaf(Vec<(usize, f64)>),
-}
 
 /// What the leaves hold. Scores are added as `f32` or `f64`, whichever the model file has.
 #[derive(Debug)]
@@ -78,19 +52,16 @@ impl From<TooWide> for TreeError {
 const SCORES_MAX: usize = 1 << 26;
 
 impl Ensemble {
-    pub(super) fn new(trees: &[Tree], classes: usize, double: bool) -> Result<Self, TreeError> {
-        let single = !double && trees.iter().all(|tree| tree.only_class().is_some());
+    pub(super) fn new(forest: &Forest, classes: usize, double: bool) -> Result<Self, TreeError> {
+        let single = if double { None } else { forest.only_classes() };
         let leaves = match (single, double) {
-            (true, _) => Leaves::Single { scores: Vec::new(), class: Vec::new() },
-            (false, false) => Leaves::Dense { at: Vec::new(), scores: Vec::new() },
-            (false, true) => Leaves::Double { at: Vec::new(), scores: Vec::new() },
+            (Some(class), _) => Leaves::Single { scores: Vec::new(), class },
+            (None, false) => Leaves::Dense { at: Vec::new(), scores: Vec::new() },
+            (None, true) => Leaves::Double { at: Vec::new(), scores: Vec::new() },
         };
-        let mut laying = Laying { nodes: Vec::new(), root: 0, leaves, classes };
+        let mut laying = Laying { forest, nodes: Vec::new(), root: 0, leaves, classes };
         let (mut roots, mut depths, mut longest) = (Vec::new(), Vec::new(), 0);
-        for tree in trees {
-            if let Leaves::Single { class, .. } = &mut laying.leaves {
-                class.push(tree.only_class().expect("every tree has one class, by the choice above"));
-            }
+        for &tree in forest.roots() {
             let root = laying.reserve(1)?;
             laying.root = root;
             roots.push(root);
@@ -184,7 +155,8 @@ fn evenly(count: usize) -> usize {
 }
 
 /// An ensemble that is being laid out.
-struct Laying {
+struct Laying<'a> {
+    forest: &'a Forest,
     nodes: Vec<Node>,
     /// Where the tree at hand begins.
     root: u32,
@@ -192,35 +164,35 @@ struct Laying {
     classes: usize,
 }
 
-impl Laying {
-    /// Lays a tree out whose root is to lie `at`, and gives its depth.
-    fn lay(&mut self, tree: &Tree, at: u32) -> Result<u32, TreeError> {
-        let (mode, slot, threshold, missing, then, otherwise) = match tree {
-            Tree::Leaf(scores) => return self.leaf(scores, at).map(|()| 0),
-            Tree::Branch { mode, slot, threshold, missing, then, otherwise } => {
-                (mode, slot, threshold, missing, then, otherwise)
+impl Laying<'_> {
+    /// Lays out what begins at the node `tree` of the forest, to lie `at`, and gives its depth.
+    fn lay(&mut self, tree: u32, at: u32) -> Result<u32, TreeError> {
+        let (mode, test, missing, then, otherwise) = match self.forest.node(tree) {
+            forest::Node::Leaf { from, to } => return self.leaf(self.forest.scores(from, to), at).map(|()| 0),
+            forest::Node::Branch { mode, slot, threshold, missing, then, otherwise } => {
+                (mode, (slot, threshold), missing, then, otherwise)
             }
         };
         // An equality is two comparisons: not above, and not below. The second may lead where the first does.
         match mode {
             // A missing value that goes there fails the second comparison.
             Mode::Eq => {
-                let [second, elsewhere] = self.branch(at, Mode::Leq, (*slot, *threshold, *missing))?;
-                let [below, equal] = self.branch(second, Mode::Lt, (*slot, *threshold, false))?;
+                let [second, elsewhere] = self.branch(at, Mode::Leq, test, missing)?;
+                let [below, equal] = self.branch(second, Mode::Lt, test, false)?;
                 self.detour(below, elsewhere);
                 let (deep, deeper) = (self.lay(then, equal)?, self.lay(otherwise, elsewhere)?);
                 Ok((2 + deep).max(3 + deeper))
             }
             // A missing value is not equal to anything.
             Mode::Neq => {
-                let [second, elsewhere] = self.branch(at, Mode::Leq, (*slot, *threshold, false))?;
-                let [below, equal] = self.branch(second, Mode::Lt, (*slot, *threshold, false))?;
+                let [second, elsewhere] = self.branch(at, Mode::Leq, test, false)?;
+                let [below, equal] = self.branch(second, Mode::Lt, test, false)?;
                 self.detour(below, elsewhere);
                 let (deep, deeper) = (self.lay(otherwise, equal)?, self.lay(then, elsewhere)?);
                 Ok((2 + deep).max(3 + deeper))
             }
             _ => {
-                let [holds, fails] = self.branch(at, *mode, (*slot, *threshold, *missing))?;
+                let [holds, fails] = self.branch(at, mode, test, missing)?;
                 Ok(1 + self.lay(then, holds)?.max(self.lay(otherwise, fails)?))
             }
         }
@@ -232,7 +204,8 @@ impl Laying {
         &mut self,
         at: u32,
         mode: Mode,
-        (slot, threshold, missing): (u32, f32, bool),
+        (slot, threshold): (u32, f32),
+        missing: bool,
     ) -> Result<[u32; 2], TreeError> {
         let odd = || TreeError::Threshold(threshold.to_string());
         // Nothing lies below the least: such a comparison has no `<=` that is the same.
@@ -281,20 +254,18 @@ impl Laying {
         Ok(at)
     }
 
-    fn leaf(&mut self, leaf: &[(usize, f64)], node: u32) -> Result<(), TreeError> {
+    fn leaf(&mut self, leaf: &[(u32, f64)], node: u32) -> Result<(), TreeError> {
         self.detour(node, node);
         let classes = self.classes;
-        // What a leaf does not speak of gets a zero, which adds nothing.
-        let of = |class: usize| leaf.iter().find(|(other, _)| *other == class).map_or(0.0, |(_, score)| *score);
         match &mut self.leaves {
             Leaves::Single { scores, .. } => scores[node as usize] = leaf.first().map_or(0.0, |leaf| leaf.1) as f32,
             Leaves::Dense { at, scores } if scores.len() + classes <= SCORES_MAX => {
                 at[node as usize] = scores.len() as u32;
-                scores.extend((0..classes).map(|class| of(class) as f32));
+                append(scores, classes, leaf.iter().map(|&(class, score)| (class, score as f32)));
             }
             Leaves::Double { at, scores } if scores.len() + classes <= SCORES_MAX => {
                 at[node as usize] = scores.len() as u32;
-                scores.extend((0..classes).map(of));
+                append(scores, classes, leaf.iter().copied());
             }
             _ => return Err(TreeError::TooLarge),
         }
@@ -302,34 +273,11 @@ impl Laying {
     }
 }
 
-impl Tree {
-    /// The one class that all its leaves speak of, if so.
-    fn only_class(&self) -> Option<u32> {
-        match self {
-            Self::Leaf(scores) => match scores.as_slice() {
-                [(class, _)] => Some(*class as u32),
-                _ => None,
-            },
-            Self::Branch { then, otherwise, .. } => {
-                let class = then.only_class()?;
-                (otherwise.only_class()? == class).then_some(class)
-            }
-        }
-    }
-
-    /// Whether every leaf speaks of `class`, and whether any does.
-    pub(super) fn speaks_of(&self, class: usize) -> (bool, bool) {
-        match self {
-            Self::Leaf(scores) => {
-                let speaks = scores.iter().any(|(other, _)| *other == class);
-                (speaks, speaks)
-            }
-            Self::Branch { then, otherwise, .. } => {
-                let ((all, any), (also_all, also_any)) = (then.speaks_of(class), otherwise.speaks_of(class));
-                (all && also_all, any || also_any)
-            }
-        }
-    }
+/// Appends the scores of a leaf to `scores`. What it does not speak of gets a zero, which adds nothing.
+fn append<T: Copy + Default>(scores: &mut Vec<T>, classes: usize, leaf: impl Iterator<Item = (u32, T)>) {
+    let first = scores.len();
+    scores.resize(first + classes, T::default());
+    leaf.for_each(|(class, score)| scores[first + class as usize] = score);
 }
 
 /// What becomes of scores.
