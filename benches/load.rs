@@ -363,8 +363,7 @@ impl Report {
         for served in [&mut one, &mut many] {
             let mut models = served.models.clone();
             models[0].1[0] = version(7);
-            let begun = Instant::now();
-            served.roll(models);
+            let begun = served.roll(models);
             took.push(begun.elapsed().as_secs_f64() * 1e3);
         }
         self.figure("a new version, one model: published until live".to_owned(), took[0], "ms", None);
@@ -404,16 +403,21 @@ impl Report {
                     done.store(true, Ordering::Relaxed);
                     outcome
                 });
-                let mut spans = Vec::new();
-                std::thread::sleep(self.rules.warm + self.rules.time / 2);
-                for patch in versions.clone() {
-                    let begun = Instant::now();
-                    served.roll(vec![forest(patch)]);
-                    spans.push((begun, Instant::now()));
-                    // So that there is time without a reload to compare with.
-                    std::thread::sleep((self.rules.time / 2).saturating_sub(begun.elapsed()));
-                }
-                assert!(!done.load(Ordering::Relaxed), "reloads take longer than the load");
+                // Beside the generator, whose requests would be late and not the server's answers.
+                let rolling = scope.spawn(|| {
+                    process::take_what_is_left();
+                    let mut spans = Vec::new();
+                    std::thread::sleep(self.rules.warm + self.rules.time / 2);
+                    for patch in versions.clone() {
+                        let begun = served.roll(vec![forest(patch)]);
+                        spans.push((begun, Instant::now()));
+                        // So that there is time without a reload to compare with.
+                        std::thread::sleep((self.rules.time / 2).saturating_sub(begun.elapsed()));
+                    }
+                    assert!(!done.load(Ordering::Relaxed), "reloads take longer than the load");
+                    spans
+                });
+                let spans = rolling.join().unwrap();
                 (asking.join().unwrap(), spans)
             });
             let within = |due: Duration| {
@@ -700,16 +704,16 @@ impl Served {
     }
 
     /// Publishes models, and waits until all of them are live.
-    fn roll(&mut self, models: Vec<(String, Vec<mainstay_models::Version>)>) {
-        let commit = self.store.publish(&models);
+    /// Publishes `models` and waits until they are live. Gives when the server could see them.
+    fn roll(&mut self, models: Vec<(String, Vec<mainstay_models::Version>)>) -> Instant {
+        let (commit, begun) = self.store.publish(&models);
         self.models = models;
-        let begun = Instant::now();
         loop {
             let status = self.server.status();
             if status["release"]["commit"] == commit.as_str() {
                 let live = status["models"].as_array().unwrap().iter().all(|entry| entry["live"] != Value::Bool(false));
                 assert!(live, "{status:#}");
-                return;
+                return begun;
             }
             assert!(begun.elapsed() < Duration::from_secs(900), "{status:#}");
             // Looking costs both sides something, and this runs beside the load.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
+use thread_priority::unix::{set_thread_priority_and_policy, thread_native_id};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
+
 /// A process and all its descendants, by their ids.
 pub fn family(id: u32) -> Vec<u32> {
     let parent_of = |id: u32| stat(&id.to_string())?.get(1)?.parse::<u32>().ok();
@@ -90,4 +93,10 @@ fn keep_to(id: u32, processors: &str) {
         Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", processors, &id.to_string()]).output();
     let told = told.expect("taskset comes with util-linux");
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+}
+
+/// Lets this thread run only when no other one wants the processor.
+pub fn take_what_is_left() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).unwrap();
 }

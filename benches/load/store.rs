@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use mainstay_models::{Blob, Commit, ModelSpec, Publisher, Release, ReleasedModel, ReleasedVersion, Version};
 
@@ -21,8 +22,11 @@ impl Store {
         Self { publisher: Publisher::open(root).unwrap(), releases: 0, there: BTreeMap::new() }
     }
 
-    /// Publishes versions of models, the stable one of each in front, and gives the commit that asks for it.
-    pub fn publish(&mut self, models: &[(String, Vec<Version>)]) -> String {
+    /// Publishes versions of models, the stable one of each in front. Gives the commit that asks for it, and from when on a
+    /// server may see it.
+    pub fn publish(&mut self, models: &[(String, Vec<Version>)]) -> (String, Instant) {
+        // As the sidecar does, so that a long run does not fill the disk.
+        self.publisher.collect(5).unwrap();
         self.releases += 1;
         let (mut released, mut there) = (BTreeMap::new(), BTreeMap::new());
         for (name, versions) in models {
@@ -41,11 +45,10 @@ impl Store {
         };
         let default = models[0].0.parse().unwrap();
         let release = Release::new("prod".parse().unwrap(), commit, default, released, Vec::new()).unwrap();
-        self.publisher.publish(&release).unwrap();
         self.there = there;
-        // As the sidecar does, so that a long run does not fill the disk.
-        self.publisher.collect(5).unwrap();
-        id
+        let begun = Instant::now();
+        self.publisher.publish(&release).unwrap();
+        (id, begun)
     }
 
     /// The forest under another name and version. Its card says so, hence it is another one to the server in everything.

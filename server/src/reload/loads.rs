@@ -13,11 +13,13 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use mainstay_models::{ModelSpec, Reader, ReleasedVersion};
 
+use super::aside::Aside;
 use super::memory::{AT_ONCE_MAX, Share};
-use super::trial::{Admission, Trial, TrialError};
+use super::trial::{self, Admission, Trial, TrialError};
 use super::verdict::Wanted;
 use super::{Failure, Loader, sentence};
 use crate::catalog::LoadedVersion;
+use crate::engine::{Engine, EngineChoice};
 
 /// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
 const PASSED_MAX: usize = 256;
@@ -61,8 +63,9 @@ impl Loads {
             let (bench, taken, give) = (Arc::clone(&bench), taken.clone(), give.clone());
             std::thread::Builder::new().name("load".to_owned()).spawn(move || {
                 crate::priority::step_back();
+                let mut aside = Aside::default();
                 for (wanted, abandoned) in taken {
-                    let outcome = bench.load(&wanted, &abandoned);
+                    let outcome = bench.load(&wanted, &abandoned, &mut aside);
                     if give.send((wanted, outcome)).is_err() {
                         return;
                     }
@@ -127,9 +130,9 @@ impl Drop for Loads {
 }
 
 impl Bench {
-    fn load(&self, wanted: &Wanted, abandoned: &AtomicBool) -> Outcome {
+    fn load(&self, wanted: &Wanted, abandoned: &AtomicBool, aside: &mut Aside) -> Outcome {
         let begun = Instant::now();
-        let outcome = self.try_load(wanted, abandoned);
+        let outcome = self.try_load(wanted, abandoned, aside);
         if let Outcome::Loaded(_) = &outcome {
             let (Wanted { name, version, bytes }, took_ms) = (wanted, begun.elapsed().as_millis() as u64);
             tracing::info!(model = %name, %version, sha256 = bytes.artifact.sha256.short(), took_ms, "loaded");
@@ -137,7 +140,7 @@ impl Bench {
         outcome
     }
 
-    fn try_load(&self, wanted: &Wanted, abandoned: &AtomicBool) -> Outcome {
+    fn try_load(&self, wanted: &Wanted, abandoned: &AtomicBool, aside: &mut Aside) -> Outcome {
         let Wanted { name, version, bytes } = wanted;
         let text = match self.reader.blob(&bytes.spec) {
             Ok(text) => text,
@@ -165,19 +168,35 @@ impl Bench {
         if abandoned.load(Ordering::Relaxed) {
             return Outcome::Abandoned;
         }
-        let artifact = match self.reader.blob(&bytes.artifact) {
-            Ok(artifact) => artifact,
-            Err(error) => return Outcome::Failed(Failure::passing(&error)),
+        let engine = match self.engine(&spec, *bytes, &admission, aside) {
+            Ok(engine) => engine,
+            Err(failure) => return Outcome::Failed(failure),
         };
-        let loaded = match self.loader.load(spec, *bytes, &artifact, &admission) {
-            Ok(loaded) => loaded,
-            Err(reason) => return Outcome::Failed(Failure::lasting(reason)),
-        };
+        let loaded = self.loader.with_engine(spec, *bytes, engine);
         let mut passed = passed();
         if passed.len() == PASSED_MAX {
             passed.clear();
         }
         passed.insert(*bytes, admission);
         Outcome::Loaded(Arc::new(loaded))
+    }
+
+    /// What runs a version, and why it is not compiled, if it is not.
+    fn engine(
+        &self,
+        spec: &ModelSpec,
+        bytes: ReleasedVersion,
+        admission: &Admission,
+        aside: &mut Aside,
+    ) -> Result<(Engine, Option<String>), Failure> {
+        let Loader { engine: choice, sessions, .. } = self.loader;
+        let is_compiled = *admission == Admission::Compiled && choice != EngineChoice::Ort;
+        let (reader, spec, admission) = (self.reader.clone(), spec.clone(), admission.clone());
+        let work = move || {
+            let artifact = reader.blob(&bytes.artifact).map_err(|error| Failure::passing(&error))?;
+            trial::load(choice, &admission, &artifact, &spec, sessions).map_err(Failure::lasting)
+        };
+        // ONNX Runtime has locks of its own, which those who run models may want meanwhile.
+        if is_compiled { aside.run(work) } else { work() }
     }
 }

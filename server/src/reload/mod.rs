@@ -27,11 +27,12 @@ use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedModel
 use notify::{RecursiveMode, Watcher};
 
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::EngineChoice;
+use crate::engine::{Engine, EngineChoice};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::reference::Documents;
 use crate::wire::Signature;
 
+mod aside;
 mod folder;
 mod loads;
 mod memory;
@@ -691,10 +692,20 @@ impl Loader {
         artifact: &[u8],
         admission: &Admission,
     ) -> Result<LoadedVersion, String> {
-        let (engine, not_compiled) = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
+        let engine = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
+        Ok(self.with_engine(spec, blobs, engine))
+    }
+
+    /// The version that [`trial::load`] has made `engine` for.
+    fn with_engine(
+        &self,
+        spec: ModelSpec,
+        blobs: ReleasedVersion,
+        (engine, not_compiled): (Engine, Option<String>),
+    ) -> LoadedVersion {
         let signature = Signature::new(&spec).with_interface(engine.interface());
         let metrics = self.metrics.version(&spec);
-        Ok(LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics })
+        LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics }
     }
 
     /// A catalog of shipped models, of each the newest version; the first model is the default.
