@@ -703,8 +703,7 @@ impl Served {
         served
     }
 
-    /// Publishes models, and waits until all of them are live.
-    /// Publishes `models` and waits until they are live. Gives when the server could see them.
+    /// Publishes models, and waits until all of them are live. Gives when the server could see them.
     fn roll(&mut self, models: Vec<(String, Vec<mainstay_models::Version>)>) -> Instant {
         let (commit, begun) = self.store.publish(&models);
         self.models = models;

@@ -299,17 +299,14 @@ impl Scores {
         }
         let mut next = at.clone();
         let mut all = vec![(0, 0.0); weights.len()];
-        // By class, the node that had a score of it last, counted from 1.
-        let mut last = vec![0; classes];
         for ((&place, &class), &weight) in places.iter().zip(class_of).zip(&weights) {
             let class = usize::try_from(class).ok().filter(|&class| class < classes);
             let class = class.ok_or_else(|| Unsupported::new("a score of a class that is none"))?;
-            last[class] = 1;
             all[next[place] as usize] = (class as u32, weight);
             next[place] += 1;
         }
-        let classes_named = last.iter().sum();
-        last.fill(0);
+        // By class, the node that had a score of it last, counted from 1.
+        let mut last = vec![0; classes];
         for (place, pair) in at.windows(2).enumerate() {
             for (class, _) in &all[pair[0] as usize..pair[1] as usize] {
                 if std::mem::replace(&mut last[*class as usize], place + 1) == place + 1 {
@@ -317,6 +314,7 @@ impl Scores {
                 }
             }
         }
+        let classes_named = last.iter().filter(|node| **node > 0).count();
         let all_positive = weights.iter().all(|weight| *weight >= 0.0 || weight.is_nan());
         Ok(Self { at, all, classes_named, all_positive })
     }
