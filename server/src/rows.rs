@@ -49,8 +49,17 @@ pub struct Layout {
     tensors: Vec<(String, Elements)>,
     /// The tensor and the column of each feature.
     places: Vec<(usize, usize)>,
-    /// The defaults of all features, where they are the columns of one float32 matrix.
-    matrix: Option<Vec<f32>>,
+    /// The columns, where the features are those of one float32 matrix.
+    matrix: Option<Columns>,
+}
+
+/// The columns of one float32 matrix, in their order.
+#[derive(Debug, Clone)]
+struct Columns {
+    defaults: Vec<f32>,
+    /// The least and the greatest value of the feature's training range; of one without a range, of all numbers.
+    least: Vec<f32>,
+    greatest: Vec<f32>,
 }
 
 /// Rows that are being written: each begins with its features' defaults.
@@ -192,9 +201,14 @@ impl Rows {
     /// Tells `tell` of each feature, by its place, of how many values lie outside its training range, if any do.
     pub fn each_outside(&self, layout: &Layout, features: &[Feature], mut tell: impl FnMut(usize, usize)) {
         match self {
-            // Row after row, as the values lie.
+            // Row after row, as the values lie; of most, nothing lies outside, which is seen without a look at each value.
             Self::Matrix(matrix) => {
                 for row in matrix.rows() {
+                    if let (Some(columns), Some(values)) = (&layout.matrix, row.as_slice())
+                        && columns.contain(values)
+                    {
+                        continue;
+                    }
                     for (index, (feature, &(_, column))) in features.iter().zip(&layout.places).enumerate() {
                         if let Domain::Number { min, max } = feature.domain
                             // A float32 is compared as one: the edge itself may lie between two of them.
@@ -354,10 +368,33 @@ impl Layout {
             }
         }
         let matrix = match tensors.first() {
-            Some((_, Elements::Fp32(defaults))) if input.matrix().is_some() => Some(defaults.clone()),
+            Some((_, Elements::Fp32(defaults))) if input.matrix().is_some() => Some(Columns::new(input, defaults)),
             _ => None,
         };
         Self { tensors, places, matrix }
+    }
+}
+
+impl Columns {
+    fn new(input: &Input, defaults: &[f32]) -> Self {
+        let domains = input.tensors[0].columns.iter().map(|&feature| &input.features[feature].domain);
+        let range = |domain: &Domain| match *domain {
+            // A float32 is compared as one: the edge itself may lie between two of them.
+            Domain::Number { min, max } => (min as f32, max as f32),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        };
+        let (least, greatest) = domains.map(range).unzip();
+        Self { defaults: defaults.to_vec(), least, greatest }
+    }
+
+    /// Whether all values of a row lie in their ranges.
+    fn contain(&self, row: &[f32]) -> bool {
+        let mut all = true;
+        for ((value, least), greatest) in row.iter().zip(&self.least).zip(&self.greatest) {
+            // Without a branch, eight are compared at once.
+            all &= (value >= least) & (value <= greatest);
+        }
+        all
     }
 }
 
@@ -394,7 +431,7 @@ impl<'l> Sheet<'l> {
     /// Begins a row.
     pub fn push_row(&mut self) {
         match (&mut self.values, &self.layout.matrix) {
-            (Values::Matrix(values), Some(defaults)) => values.extend_from_slice(defaults),
+            (Values::Matrix(values), Some(columns)) => values.extend_from_slice(&columns.defaults),
             (Values::Matrix(_), None) => unreachable!("a sheet of a matrix has its layout"),
             (Values::Tensors(tensors), _) => {
                 for (elements, (_, row)) in tensors.iter_mut().zip(&self.layout.tensors) {

@@ -4,6 +4,7 @@
 
 use half::{bf16, f16};
 use mainstay_models::spec::Dtype;
+use smallvec::SmallVec;
 
 /// What the elements of a tensor are, by the names of the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,11 +59,14 @@ pub enum Elements {
     Bytes(Vec<Vec<u8>>),
 }
 
+/// The sizes of a tensor; few, and so no memory of their own.
+pub type Shape = SmallVec<[usize; 4]>;
+
 /// A named tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     name: String,
-    shape: Vec<usize>,
+    shape: Shape,
     elements: Elements,
 }
 
@@ -71,7 +75,7 @@ pub struct Tensor {
 #[error("the shape {shape:?} takes another number of elements than {elements}")]
 pub struct ShapeError {
     /// The shape.
-    pub shape: Vec<usize>,
+    pub shape: Shape,
     /// How many elements there are.
     pub elements: usize,
 }
@@ -235,7 +239,12 @@ impl Elements {
 
 impl Tensor {
     /// A tensor of `elements`, which must be as many as `shape` says.
-    pub fn new(name: impl Into<String>, shape: Vec<usize>, elements: Elements) -> Result<Self, ShapeError> {
+    pub fn new(
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        elements: Elements,
+    ) -> Result<Self, ShapeError> {
+        let shape = shape.into();
         // A product that overflows is no number of elements that fit in memory.
         let expected = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
         if expected == Some(elements.len()) {
@@ -277,7 +286,7 @@ mod tests {
         assert!(Tensor::new("x", vec![], Elements::Bool(vec![true])).is_ok());
         assert!(Tensor::new("x", vec![usize::MAX, 0], Elements::Bytes(vec![])).is_ok());
         for wrong in [vec![3], vec![], vec![2, usize::MAX], vec![0]] {
-            assert_eq!(Tensor::new("x", wrong.clone(), two()).unwrap_err(), ShapeError { shape: wrong, elements: 2 });
+            assert_eq!(Tensor::new("x", wrong.clone(), two()).unwrap_err(), ShapeError { shape: wrong.into(), elements: 2 });
         }
     }
 

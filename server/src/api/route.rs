@@ -175,6 +175,10 @@ fn v2_model<'p>(named: Named<'p>, rest: &[&'p str]) -> Option<V2<'p>> {
 
 /// A segment as text. What is not UTF-8 names nothing that there is.
 fn decoded(segment: &str) -> Cow<'_, str> {
+    // Most names have nothing to decode, and are UTF-8 as it is.
+    if !segment.contains('%') {
+        return segment.into();
+    }
     percent_decode_str(segment).decode_utf8_lossy()
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How much a thread computes in a turn before what is costly goes elsewhere.
-const TURN_MAX: Duration = Duration::from_millis(1);
+const TURN_MAX: Duration = Duration::from_millis(4);
 
 thread_local! {
     static TURN: Arc<Turn> = Arc::default();

@@ -20,10 +20,11 @@
 use mainstay_models::ModelSpec;
 use mainstay_models::spec::{Output, OutputTensor};
 use ndarray::Array2;
+use smallvec::smallvec;
 
 use super::Prediction;
 use crate::rows::Rows;
-use crate::tensor::{Datatype, Elements, Tensor};
+use crate::tensor::{Datatype, Elements, Shape, Tensor};
 
 /// The tensors of a model.
 #[derive(Debug, Clone)]
@@ -267,10 +268,13 @@ impl Interface {
         };
         let classes = answer.probabilities.ncols();
         let probabilities = Elements::Fp32(answer.probabilities.into_raw_vec_and_offset().0);
-        let tensor = |output: &TensorInfo, shape, elements| {
+        let tensor = |output: &TensorInfo, shape: Shape, elements| {
             Tensor::new(&output.name, shape, elements).expect("an answer has a label and all probabilities of each row")
         };
-        vec![tensor(&self.outputs[0], vec![rows], labels), tensor(&self.outputs[1], vec![rows, classes], probabilities)]
+        vec![
+            tensor(&self.outputs[0], smallvec![rows], labels),
+            tensor(&self.outputs[1], smallvec![rows, classes], probabilities),
+        ]
     }
 }
 

@@ -51,14 +51,17 @@ impl<'b> Cursor<'b> {
 
     /// What is between two quotation marks, where nothing in it means anything else.
     pub(super) fn text(&mut self) -> Option<&'b str> {
+        std::str::from_utf8(self.word()?).ok()
+    }
+
+    /// The same as bytes, for who compares it with a text: bytes that are none are equal to none.
+    #[inline]
+    pub(super) fn word(&mut self) -> Option<&'b [u8]> {
         self.take(b'"')?;
-        let end = self.0.iter().position(|byte| *byte == b'"')?;
-        let (text, rest) = self.0.split_at(end);
-        if text.iter().any(|byte| *byte < b' ' || *byte == b'\\') {
-            return None;
-        }
-        self.0 = &rest[1..];
-        std::str::from_utf8(text).ok()
+        let end = self.0.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '))?;
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest.strip_prefix(b"\"")?;
+        Some(word)
     }
 
     /// A count of few digits.

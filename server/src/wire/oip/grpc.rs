@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use mainstay_models::{ModelName, Version};
 
-use super::{Announced, Error, Fault, Metadata, Output, Request, Wanted, raw};
+use super::{Announced, Error, Fault, Inputs, Metadata, Output, Request, Wanted, raw};
 use crate::tensor::{Datatype, Elements, Tensor};
 
 /// The protocol's messages and its service, as the build makes them of `proto/inference.proto`.
@@ -66,7 +66,8 @@ pub fn decode(metadata: &Metadata, message: ModelInferRequest, rows_max: usize) 
         .collect();
     metadata.check_wanted(&outputs)?;
     let timeout_us = whole(&parameters, "timeout").filter(|us| *us > 0);
-    Ok(Request { id: Some(id).filter(|id| !id.is_empty()), inputs, outputs, is_binary: true, timeout_us })
+    let (id, inputs) = (Some(id).filter(|id| !id.is_empty()), Inputs::Tensors(inputs));
+    Ok(Request { id, inputs, outputs, is_binary: true, timeout_us })
 }
 
 /// The message that answers a request.
@@ -185,15 +186,15 @@ mod tests {
         let bytes = raw::encode(&Elements::Fp32(vec![1.0, 2.0]));
         for message in [message(Datatype::Fp32, floats(&[1.0, 2.0]), &[]), message(Datatype::Fp32, None, &[&bytes])] {
             let request = decode(&metadata(Datatype::Fp32), message, 10).unwrap();
-            assert_eq!(request.inputs[0].elements(), &Elements::Fp32(vec![1.0, 2.0]));
+            assert_eq!(request.inputs.into_tensors("x")[0].elements(), &Elements::Fp32(vec![1.0, 2.0]));
         }
         let contents = InferTensorContents { int_contents: vec![-128, 127], ..InferTensorContents::default() };
         let request = decode(&metadata(Datatype::Int8), message(Datatype::Int8, Some(contents), &[]), 10).unwrap();
-        assert_eq!(request.inputs[0].elements(), &Elements::Int8(vec![-128, 127]));
+        assert_eq!(request.inputs.into_tensors("x")[0].elements(), &Elements::Int8(vec![-128, 127]));
         let large =
             InferTensorContents { int64_contents: vec![9_007_199_254_740_993, 1], ..InferTensorContents::default() };
         let request = decode(&metadata(Datatype::Int64), message(Datatype::Int64, Some(large), &[]), 10).unwrap();
-        assert_eq!(request.inputs[0].elements(), &Elements::Int64(vec![9_007_199_254_740_993, 1]));
+        assert_eq!(request.inputs.into_tensors("x")[0].elements(), &Elements::Int64(vec![9_007_199_254_740_993, 1]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, Serializer};
 
-use super::{Announced, Error, Fault, Metadata, Output, Request, TensorMetadata, Wanted, plain, raw};
+use super::{Announced, Error, Fault, Inputs, Metadata, Output, Request, TensorMetadata, Wanted, plain, raw};
 use crate::tensor::{Datatype, Elements, Tensor};
 use crate::wire::excerpt;
 
@@ -38,7 +38,7 @@ pub(super) fn decode_carefully(
         let known: Vec<_> = draft.inputs.iter().map(|input| (input.datatype.clone(), input.shape.clone())).collect();
         draft = read(metadata, json, rows_max, &known)?;
     }
-    let inputs = assemble(metadata, draft.inputs, tail, rows_max)?;
+    let inputs = Inputs::Tensors(assemble(metadata, draft.inputs, tail, rows_max)?);
     metadata.check_wanted(&draft.outputs)?;
     let Parameters { binary_data_output, timeout, .. } = draft.parameters;
     let is_binary = binary_data_output.unwrap_or(false);
@@ -78,7 +78,8 @@ pub fn decode_raw(metadata: &Metadata, body: &[u8], rows_max: usize) -> Result<R
         datatype => raw::decode("inputs[0].data", datatype, count, body)?,
     };
     let tensor = Tensor::new(input.name.clone(), sizes, elements).expect("the bytes were held to the count");
-    Ok(Request { id: None, inputs: vec![tensor], outputs: Vec::new(), is_binary: true, timeout_us: None })
+    let inputs = Inputs::Tensors(vec![tensor]);
+    Ok(Request { id: None, inputs, outputs: Vec::new(), is_binary: true, timeout_us: None })
 }
 
 /// Who answers a request: the head of its answer.
@@ -919,7 +920,8 @@ mod tests {
     }
 
     fn elements(metadata: &Metadata, body: &str) -> Elements {
-        of(metadata, body).unwrap_or_else(|e| panic!("{body}: {e}")).inputs.remove(0).into_elements()
+        let inputs = of(metadata, body).unwrap_or_else(|e| panic!("{body}: {e}")).inputs;
+        inputs.into_tensors("x").remove(0).into_elements()
     }
 
     #[test]
@@ -1065,10 +1067,11 @@ mod tests {
         let tail = [&[2, 0, 0, 0, b'h', b'i'][..], &1f32.to_le_bytes(), &2f32.to_le_bytes()].concat();
         let body = [head.as_bytes(), &tail].concat();
         let request = decode(&two, &body, Some(head.len()), 100).unwrap();
-        assert_eq!(request.inputs[0].elements(), &Elements::Bytes(vec![b"hi".to_vec()]));
-        assert_eq!(request.inputs[1].elements(), &Elements::Fp32(vec![1.0, 2.0]));
         assert_eq!((request.id.as_deref(), request.is_binary), (Some("7"), true));
         assert_eq!(request.outputs[0].is_binary, Some(false));
+        let inputs = request.inputs.into_tensors("x");
+        assert_eq!(inputs[0].elements(), &Elements::Bytes(vec![b"hi".to_vec()]));
+        assert_eq!(inputs[1].elements(), &Elements::Fp32(vec![1.0, 2.0]));
 
         let path = |body: &[u8], length| match decode(&two, body, Some(length), 100) {
             Err(Error::Invalid(fault)) => fault.path,
@@ -1086,12 +1089,13 @@ mod tests {
     fn a_body_of_bytes_alone_is_the_one_input() {
         let bytes = raw::encode(&Elements::Fp32(vec![1.0, 2.0, 3.0, 4.0]));
         let request = decode_raw(&floats(), &bytes, 100).unwrap();
-        assert_eq!((request.inputs[0].shape(), request.is_binary), (&[2, 2][..], true));
+        assert!(request.is_binary);
+        assert_eq!(request.inputs.into_tensors("x")[0].shape(), [2, 2]);
         assert!(decode_raw(&floats(), &bytes[..9], 100).is_err());
         assert!(matches!(decode_raw(&floats(), &bytes, 1), Err(Error::TooManyRows { rows_max: 1 })));
         let text = metadata(&[("x", Datatype::Bytes, &[-1, 1])]);
         assert_eq!(
-            decode_raw(&text, b"hello", 100).unwrap().inputs[0].elements(),
+            decode_raw(&text, b"hello", 100).unwrap().inputs.into_tensors("x")[0].elements(),
             &Elements::Bytes(vec![b"hello".to_vec()])
         );
     }

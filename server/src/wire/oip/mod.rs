@@ -6,6 +6,7 @@
 
 use mainstay_models::ModelSpec;
 use mainstay_models::spec::{self, Domain, Dtype, OutputKind};
+use ndarray::Array2;
 use serde::Serialize;
 
 use super::{Signature, excerpt};
@@ -44,14 +45,23 @@ pub struct Metadata {
 pub struct Request {
     /// The client's name for it.
     pub id: Option<String>,
-    /// One tensor for each of the model's inputs, in the request's order.
-    pub inputs: Vec<Tensor>,
+    /// What it asks about.
+    pub inputs: Inputs,
     /// What is wanted; everything, where it is empty.
     pub outputs: Vec<Wanted>,
     /// Whether outputs are binary that do not say.
     pub is_binary: bool,
     /// How many microseconds the client waits, where it says so.
     pub timeout_us: Option<u64>,
+}
+
+/// The inputs of a request.
+#[derive(Debug, PartialEq)]
+pub enum Inputs {
+    /// The rows of a model whose one input is a float32 matrix: nearly every request's, which so needs no name and no shape.
+    Matrix(Array2<f32>),
+    /// One tensor for each of the model's inputs, in the request's order.
+    Tensors(Vec<Tensor>),
 }
 
 /// An output that a request asks for.
@@ -225,18 +235,14 @@ impl Metadata {
 }
 
 /// The rows of a checked request, whose values are held to the features that they are of.
-pub fn rows(signature: &Signature, interface: &Interface, inputs: Vec<Tensor>) -> Result<Rows, Error> {
-    // Of one input the place is known.
-    let is_one = inputs.len() == 1;
-    let names: Vec<String> =
-        if is_one { Vec::new() } else { inputs.iter().map(|input| input.name().to_owned()).collect() };
-    let rows = interface.rows(inputs, usize::MAX).map_err(|error| {
-        let (path, got) = match &error {
-            InputError::Text { index, element, .. } => (format!("inputs[{index}].data[{element}]"), "other bytes"),
-            _ => ("inputs".to_owned(), "something else"),
-        };
-        Fault::new(path, format!("what the model takes ({error})"), got)
-    })?;
+pub fn rows(signature: &Signature, interface: &Interface, inputs: Inputs) -> Result<Rows, Error> {
+    let (rows, names) = match inputs {
+        Inputs::Matrix(matrix) => (Rows::Matrix(matrix), Vec::new()),
+        Inputs::Tensors(tensors) => {
+            let names: Vec<String> = tensors.iter().map(|tensor| tensor.name().to_owned()).collect();
+            (tensor_rows(interface, tensors)?, names)
+        }
+    };
     if let Some((feature, row, got)) = rows.first_mismatch(&signature.layout, &signature.features) {
         let (tensor, column) = signature.layout.place(feature);
         let input = names.iter().position(|name| *name == interface.inputs()[tensor].name).unwrap_or_default();
@@ -253,6 +259,16 @@ pub fn rows(signature: &Signature, interface: &Interface, inputs: Vec<Tensor>) -
         return Err(Fault::new(format!("inputs[{input}].data[{row}][{column}]"), expected, excerpt(&got)).into());
     }
     Ok(rows)
+}
+
+fn tensor_rows(interface: &Interface, tensors: Vec<Tensor>) -> Result<Rows, Fault> {
+    interface.rows(tensors, usize::MAX).map_err(|error| {
+        let (path, got) = match &error {
+            InputError::Text { index, element, .. } => (format!("inputs[{index}].data[{element}]"), "other bytes"),
+            _ => ("inputs".to_owned(), "something else"),
+        };
+        Fault::new(path, format!("what the model takes ({error})"), got)
+    })
 }
 
 /// What `wanted` asks for of an answer, in its order.
@@ -316,4 +332,19 @@ fn datatype_name<S: serde::Serializer>(datatype: &Datatype, serializer: S) -> Re
 
 fn shown(name: &str) -> String {
     format!("`{}`", excerpt(name))
+}
+
+#[cfg(test)]
+impl Inputs {
+    /// The tensors, whichever way they came; `name` is that of a matrix.
+    fn into_tensors(self, name: &str) -> Vec<Tensor> {
+        match self {
+            Self::Tensors(tensors) => tensors,
+            Self::Matrix(matrix) => {
+                let shape = matrix.shape().to_vec();
+                let elements = Elements::Fp32(matrix.into_raw_vec_and_offset().0);
+                vec![Tensor::new(name, shape, elements).unwrap()]
+            }
+        }
+    }
 }

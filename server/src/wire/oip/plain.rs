@@ -3,16 +3,19 @@
 //! As with [`crate::wire`]'s records, whatever is unusual, be it allowed or a fault, is left to [`super::json`], and this accepts
 //! nothing that `json` does not, with the same values.
 
-use std::iter;
+use ndarray::Array2;
 
 use super::json::ID_BYTES_MAX;
-use super::{Announced, Metadata, Request, raw};
-use crate::tensor::{Datatype, Elements, Tensor};
+use super::{Inputs, Metadata, Request, TensorMetadata, raw};
+use crate::tensor::{Datatype, Elements};
 use crate::wire::cursor::Cursor;
 
 /// The request whose JSON is `json`, and which has the bytes `tail` behind it; nothing where anything is unusual.
 pub(super) fn decode(metadata: &Metadata, json: &[u8], tail: &[u8], rows_max: usize) -> Option<Request> {
-    let [_] = &metadata.inputs[..] else { return None };
+    let [expected] = &metadata.inputs[..] else { return None };
+    if expected.datatype != Datatype::Fp32 {
+        return None;
+    }
     let mut cursor = Cursor::new(json);
     cursor.take(b'{')?;
     let mut id = None;
@@ -24,7 +27,7 @@ pub(super) fn decode(metadata: &Metadata, json: &[u8], tail: &[u8], rows_max: us
     for expected in [&b"\"inputs\""[..], b":", b"[", b"{"] {
         cursor.literal(expected)?;
     }
-    let input = input(metadata, &mut cursor, tail, rows_max)?;
+    let inputs = Inputs::Matrix(matrix(expected, &mut cursor, tail, rows_max)?);
     cursor.take(b'}')?;
     cursor.take(b']')?;
     let mut is_binary = false;
@@ -36,51 +39,52 @@ pub(super) fn decode(metadata: &Metadata, json: &[u8], tail: &[u8], rows_max: us
     }
     cursor.take(b'}')?;
     let is_whole = cursor.next().is_none();
-    is_whole.then(|| Request { id, inputs: vec![input], outputs: Vec::new(), is_binary, timeout_us: None })
+    is_whole.then(|| Request { id, inputs, outputs: Vec::new(), is_binary, timeout_us: None })
 }
 
-/// The tensor from the first key of its object to the end of its elements.
-fn input(metadata: &Metadata, cursor: &mut Cursor<'_>, tail: &[u8], rows_max: usize) -> Option<Tensor> {
+/// The rows of the tensor from the first key of its object to the end of its elements.
+fn matrix(expected: &TensorMetadata, cursor: &mut Cursor<'_>, tail: &[u8], rows_max: usize) -> Option<Array2<f32>> {
     let (mut name, mut datatype, mut shape) = (None, None, None);
     let is_json = loop {
-        let key = cursor.text()?;
+        let key = cursor.word()?;
         cursor.take(b':')?;
         match key {
-            "name" if name.is_none() => name = Some(cursor.text()?),
-            "datatype" if datatype.is_none() => datatype = Some(cursor.text()?),
-            "shape" if shape.is_none() => {
+            b"name" if name.is_none() => name = Some(cursor.word()?),
+            b"datatype" if datatype.is_none() => datatype = Some(cursor.word()?),
+            b"shape" if shape.is_none() => {
                 cursor.take(b'[')?;
                 let rows = cursor.count()?;
                 cursor.take(b',')?;
-                shape = Some([rows, cursor.count()?]);
+                shape = Some((rows, cursor.count()?));
                 cursor.take(b']')?;
             }
-            "data" => break true,
-            "parameters" => break false,
+            b"data" => break true,
+            b"parameters" => break false,
             _ => return None,
         }
         cursor.take(b',')?;
     };
-    let (name, datatype, [rows, columns]) = (name?, datatype?, shape?);
-    let shape = [i64::try_from(rows).ok()?, i64::try_from(columns).ok()?];
-    let announced = Announced { index: 0, name, datatype, shape: &shape };
-    let (datatype, sizes) = metadata.admit(announced, iter::empty(), rows_max).ok()?;
-    if datatype != Datatype::Fp32 {
+    let (rows, columns) = shape?;
+    let is_expected = name? == expected.name.as_bytes()
+        && datatype? == Datatype::Fp32.name().as_bytes()
+        && matches!(expected.shape[..], [-1, width] if usize::try_from(width) == Ok(columns))
+        && rows <= rows_max;
+    if !is_expected {
         return None;
     }
-    let elements = if is_json {
+    let values = if is_json {
         // Bytes behind the JSON belong to nobody.
-        let values = if tail.is_empty() { values(cursor, rows, columns)? } else { return None };
-        Elements::Fp32(values)
+        if tail.is_empty() { values(cursor, rows, columns)? } else { return None }
     } else {
         for expected in [&b"{"[..], b"\"binary_data_size\"", b":"] {
             cursor.literal(expected)?;
         }
         let has_all = cursor.count()? == tail.len();
         cursor.take(b'}')?;
-        if has_all { raw::decode(name, datatype, rows * columns, tail).ok()? } else { return None }
+        let Elements::Fp32(values) = raw::decode("", Datatype::Fp32, rows * columns, tail).ok()? else { return None };
+        if has_all { values } else { return None }
     };
-    Tensor::new(name, sizes, elements).ok()
+    Array2::from_shape_vec((rows, columns), values).ok()
 }
 
 /// All elements, in one list or in one for each row.
@@ -121,7 +125,6 @@ fn values(cursor: &mut Cursor<'_>, rows: usize, columns: usize) -> Option<Vec<f3
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::TensorMetadata;
     use super::super::json;
     use super::*;
 
@@ -140,8 +143,13 @@ mod tests {
         decode(&metadata(), body.as_bytes(), tail, ROWS_MAX)
     }
 
+    /// With a matrix, as this reader gives it.
     fn careful(body: &str, tail: &[u8]) -> Result<Request, super::super::Error> {
-        json::decode_carefully(&metadata(), body.as_bytes(), tail, ROWS_MAX)
+        let request = json::decode_carefully(&metadata(), body.as_bytes(), tail, ROWS_MAX)?;
+        let tensor = request.inputs.into_tensors("x").remove(0);
+        let (shape, elements) = ((tensor.shape()[0], tensor.shape()[1]), tensor.into_elements());
+        let Elements::Fp32(values) = elements else { panic!("{elements:?}") };
+        Ok(Request { inputs: Inputs::Matrix(Array2::from_shape_vec(shape, values).unwrap()), ..request })
     }
 
     #[test]

@@ -45,8 +45,11 @@ pub fn encode(elements: &Elements) -> Vec<u8> {
 /// Appends the bytes of `elements`, and says how many they are.
 pub(super) fn encode_into(elements: &Elements, to: &mut Vec<u8>) -> usize {
     fn put<T: Copy, const N: usize>(to: &mut Vec<u8>, elements: &[T], bytes: impl Fn(T) -> [u8; N]) {
-        to.reserve(elements.len() * N);
-        elements.iter().for_each(|element| to.extend_from_slice(&bytes(*element)));
+        let from = to.len();
+        to.resize(from + elements.len() * N, 0);
+        for (chunk, element) in to[from..].as_chunks_mut().0.iter_mut().zip(elements) {
+            *chunk = bytes(*element);
+        }
     }
     let before = to.len();
     match elements {
