@@ -170,6 +170,8 @@ struct Peer {
     path: String,
     /// Whether it is asked in the Open Inference Protocol.
     v2: bool,
+    /// Where it is asked over gRPC, where it can be.
+    grpc: Option<SocketAddr>,
     process: u32,
     /// From its start to its first answer.
     start_s: f64,
@@ -563,6 +565,34 @@ impl Report {
         self.figure("processor time while nobody asks".to_owned(), share, "%", Some(Target::Below(0.1)));
     }
 
+    /// One row a call, beside those of `peers` that speak gRPC.
+    fn grpc_peers(&mut self, peers: &[Peer], served: &Served) {
+        let mut chance = Chance::new(11);
+        let messages: Vec<_> = (0..SINGLE).map(|_| grpc::message(&rows_of(&mut chance, 1))).collect();
+        let called = |name: &str, address, process| {
+            let (name, requests) = (name.to_owned(), messages.clone());
+            Entrant { name, address, process, requests, grpc: true }
+        };
+        let answer = |entrant: &Entrant| {
+            let (status, answer) = grpc::ask(entrant.address, &entrant.requests[0]);
+            assert_eq!(status, 200, "{}: {}", entrant.name, String::from_utf8_lossy(&answer));
+            answer
+        };
+        let mainstay = called("mainstay, compiled", served.server.listen, served.server.program.id());
+        let (mine, expected) = (answer(&mainstay), grpc::label(&answer(&mainstay)));
+        let bare = Bare::start(&mine, self.bare_per_core, true);
+        let mut entrants = vec![called("bare hyper", bare.address, bare.child.id()), mainstay];
+        for peer in peers {
+            let Some(address) = peer.grpc else { continue };
+            let entrant = called(&peer.name, address, peer.process);
+            assert_eq!(grpc::label(&answer(&entrant)), expected, "{} answers what the others answer", peer.name);
+            entrants.push(entrant);
+        }
+        for connections in [16, 64] {
+            self.contest("one row, rivals over gRPC", 1, &entrants, connections, None);
+        }
+    }
+
     fn peers(&mut self, file: &Path) {
         let peers: Vec<Peer> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         let (served, ort) = (Served::forest(&[]), Served::forest(&["--engine", "ort"]));
@@ -592,6 +622,7 @@ impl Report {
                 self.contest(what, rows, &entrants, *connections, None);
             }
         }
+        self.grpc_peers(&peers, &served);
         for peer in &peers {
             let memory = memory_mib(&family(peer.process));
             self.figure(format!("memory after that load, {}", peer.name), memory, "MiB", None);

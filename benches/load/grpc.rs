@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
+use mainstay_server::wire::oip::grpc::proto::ModelInferResponse;
+use prost::Message;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
@@ -99,6 +101,17 @@ pub fn run(plan: &Plan<'_>, mut mark: impl FnMut()) -> Outcome {
         let good = samples.iter().filter(|sample: &&Sample| sample.status == 200).count();
         Outcome { began, samples, good, unsent: 0, lost: 0 }
     })
+}
+
+/// The label in the answer to a call of one row, whether its outputs are bytes or typed.
+pub fn label(answer: &[u8]) -> i64 {
+    // Behind the five bytes of gRPC.
+    let answer = ModelInferResponse::decode(&answer[5..]).unwrap();
+    let place = answer.outputs.iter().position(|output| output.name == "label").unwrap();
+    match answer.raw_output_contents.get(place) {
+        Some(bytes) => i64::from_le_bytes(bytes[..].try_into().unwrap()),
+        None => answer.outputs[place].contents.as_ref().unwrap().int64_contents[0],
+    }
 }
 
 /// The answer to one call: 200 or 500, and its message as it was framed.

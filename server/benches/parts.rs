@@ -18,7 +18,7 @@ use mainstay_server::engine::{Engine, Runtime};
 use mainstay_server::monitor::{Metrics, Phases};
 use mainstay_server::rows::Rows;
 use mainstay_server::wire::{self, Signature};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
 const CARD: &[u8] = include_bytes!("../../benches/load/forest/model.yaml");
 const FILE: &[u8] = include_bytes!("../../benches/load/forest/model.onnx");
@@ -51,23 +51,32 @@ fn later() -> Instant {
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     let signature = Signature::new(&spec());
-    for count in [1, 100] {
-        let rows = rows(count);
-        let names: Vec<_> = (0..FEATURES).map(|index| format!("f{index:02}")).collect();
-        let list = |row: ndarray::ArrayView1<'_, f32>| {
-            format!("[{}]", row.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-        };
-        let record = |row: ndarray::ArrayView1<'_, f32>| {
-            let fields = names.iter().zip(row).map(|(name, value)| format!("\"{name}\": {value}"));
-            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
-        };
-        let lists =
-            format!("{{\"instances\": [{}]}}", rows.rows().into_iter().map(list).collect::<Vec<_>>().join(", "));
-        let records = format!("[{}]", rows.rows().into_iter().map(record).collect::<Vec<_>>().join(", "));
+    let names: Vec<_> = (0..FEATURES).map(|index| format!("f{index:02}")).collect();
+    let list =
+        |row: ArrayView1<'_, f32>| format!("[{}]", row.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
+    let record = |row: ArrayView1<'_, f32>| {
+        let fields = names.iter().zip(row).map(|(name, value)| format!("\"{name}\": {value}"));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+    };
+    let lists = |rows: ArrayView2<'_, f32>| {
+        format!("{{\"instances\": [{}]}}", rows.rows().into_iter().map(list).collect::<Vec<_>>().join(", "))
+    };
+    let records =
+        |rows: ArrayView2<'_, f32>| format!("[{}]", rows.rows().into_iter().map(record).collect::<Vec<_>>().join(", "));
+    for (count, bodies) in [(1, 4096), (100, 64)] {
+        // Other values each time: else their signs and lengths are known by heart.
+        let all = rows(count * bodies);
+        let bodies = || all.axis_chunks_iter(Axis(0), count);
         group.throughput(Throughput::Elements(count as u64));
-        for (form, body) in [("lists", lists), ("records", records)] {
+        for (form, bodies) in
+            [("lists", bodies().map(lists).collect::<Vec<_>>()), ("records", bodies().map(records).collect())]
+        {
+            let mut bodies = bodies.iter().cycle();
             group.bench_function(BenchmarkId::new(form, count), |b| {
-                b.iter(|| wire::decode_records(&signature, black_box(body.as_bytes()), 10_000).unwrap());
+                b.iter(|| {
+                    let body = bodies.next().expect("a cycle has no end");
+                    wire::decode_records(&signature, black_box(body.as_bytes()), 10_000).unwrap()
+                });
             });
         }
     }

@@ -239,11 +239,7 @@ impl Elements {
 
 impl Tensor {
     /// A tensor of `elements`, which must be as many as `shape` says.
-    pub fn new(
-        name: impl Into<String>,
-        shape: impl Into<Shape>,
-        elements: Elements,
-    ) -> Result<Self, ShapeError> {
+    pub fn new(name: impl Into<String>, shape: impl Into<Shape>, elements: Elements) -> Result<Self, ShapeError> {
         let shape = shape.into();
         // A product that overflows is no number of elements that fit in memory.
         let expected = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
@@ -286,7 +282,10 @@ mod tests {
         assert!(Tensor::new("x", vec![], Elements::Bool(vec![true])).is_ok());
         assert!(Tensor::new("x", vec![usize::MAX, 0], Elements::Bytes(vec![])).is_ok());
         for wrong in [vec![3], vec![], vec![2, usize::MAX], vec![0]] {
-            assert_eq!(Tensor::new("x", wrong.clone(), two()).unwrap_err(), ShapeError { shape: wrong.into(), elements: 2 });
+            assert_eq!(
+                Tensor::new("x", wrong.clone(), two()).unwrap_err(),
+                ShapeError { shape: wrong.into(), elements: 2 }
+            );
         }
     }
 

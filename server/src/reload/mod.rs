@@ -710,22 +710,31 @@ impl Loader {
 
     /// A catalog of shipped models, of each the newest version; the first model is the default.
     pub fn embedded(&self, models: &[Embedded]) -> Result<Catalog, EmbeddedError> {
-        let mut catalog = Catalog::default();
         let newest: BTreeMap<&str, &Embedded> = models.iter().map(|model| (model.name, model)).collect();
-        for model in newest.values() {
-            let fail = |reason| EmbeddedError { name: model.name, version: model.version, reason };
-            let file = format!("{}/{}/model.yaml", model.name, model.version);
-            let spec = ModelSpec::parse(&file, model.spec).map_err(|e| fail(e.to_string()))?;
-            let (name, version) = (spec.name.clone(), spec.version.clone());
-            let blobs = ReleasedVersion { spec: Blob::of(model.spec), artifact: spec.artifact.blob };
-            // A test compares every shipped model with ONNX Runtime, and these are the same bytes.
-            let loaded = Arc::new(self.load(spec, blobs, model.artifact, &Admission::Compiled).map_err(fail)?);
+        // Each on a thread of its own: they are few, and so is the time until the server is ready.
+        let loaded: Vec<_> = std::thread::scope(|scope| {
+            let loads: Vec<_> = newest.values().map(|model| scope.spawn(|| self.shipped(model))).collect();
+            loads.into_iter().map(|load| load.join().expect("a load turns every failure into an error")).collect()
+        });
+        let mut catalog = Catalog::default();
+        for loaded in loaded {
+            let loaded = Arc::new(loaded?);
+            let (name, version) = (loaded.spec.name.clone(), loaded.spec.version.clone());
             let stable = Some(version.clone());
             catalog.default.get_or_insert_with(|| name.clone());
             let versions = BTreeMap::from([(version, loaded)]);
             catalog.models.insert(name, CatalogModel { stable, versions, commit: None });
         }
         Ok(catalog)
+    }
+
+    fn shipped(&self, model: &Embedded) -> Result<LoadedVersion, EmbeddedError> {
+        let fail = |reason| EmbeddedError { name: model.name, version: model.version, reason };
+        let file = format!("{}/{}/model.yaml", model.name, model.version);
+        let spec = ModelSpec::parse(&file, model.spec).map_err(|e| fail(e.to_string()))?;
+        let blobs = ReleasedVersion { spec: Blob::of(model.spec), artifact: spec.artifact.blob };
+        // A test compares every shipped model with ONNX Runtime, and these are the same bytes.
+        self.load(spec, blobs, model.artifact, &Admission::Compiled).map_err(fail)
     }
 }
 
