@@ -101,8 +101,8 @@ pub fn encode(answering: Answering<'_>, outputs: &[Output]) -> (Vec<u8>, Option<
     let mut text = Vec::with_capacity(384 + outputs.iter().map(elements).sum::<usize>() * 12);
     let mut binary = Vec::new();
     // The braces and keys are most of a small answer, and always the same.
-    put(&mut text, b"{\"model_name\":", model);
-    put(&mut text, b",\"model_version\":", version);
+    put_plain(&mut text, b"{\"model_name\":", model.as_str());
+    put_plain(&mut text, b",\"model_version\":", version.as_str());
     if let Some(id) = id {
         put(&mut text, b",\"id\":", id);
     }
@@ -111,7 +111,7 @@ pub fn encode(answering: Answering<'_>, outputs: &[Output]) -> (Vec<u8>, Option<
         let name: &[u8] = if index == 0 { b"{\"name\":" } else { b",{\"name\":" };
         put(&mut text, name, tensor.name());
         put(&mut text, b",\"shape\":", tensor.shape());
-        put(&mut text, b",\"datatype\":", tensor.elements().datatype().name());
+        put_plain(&mut text, b",\"datatype\":", tensor.elements().datatype().name());
         if *is_binary {
             let size_bytes = raw::encode_into(tensor.elements(), &mut binary);
             put(&mut text, b",\"parameters\":{\"binary_data_size\":", &size_bytes);
@@ -132,6 +132,14 @@ pub fn encode(answering: Answering<'_>, outputs: &[Output]) -> (Vec<u8>, Option<
 fn put<T: Serialize + ?Sized>(text: &mut Vec<u8>, before: &[u8], value: &T) {
     text.extend_from_slice(before);
     serde_json::to_writer(text, value).expect("an answer has numbers and text");
+}
+
+/// Appends `before`, and a text in which JSON escapes nothing: the name of a model, a version or a datatype.
+fn put_plain(text: &mut Vec<u8>, before: &[u8], value: &str) {
+    debug_assert!(value.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')));
+    for part in [before, b"\"", value.as_bytes(), b"\""] {
+        text.extend_from_slice(part);
+    }
 }
 
 /// Elements as a flat list. What is no finite number is null, since JSON has no word for it.

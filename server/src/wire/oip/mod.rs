@@ -239,7 +239,9 @@ pub fn rows(signature: &Signature, interface: &Interface, inputs: Inputs) -> Res
     let (rows, names) = match inputs {
         Inputs::Matrix(matrix) => (Rows::Matrix(matrix), Vec::new()),
         Inputs::Tensors(tensors) => {
-            let names: Vec<String> = tensors.iter().map(|tensor| tensor.name().to_owned()).collect();
+            // Of one input the place is known.
+            let several = if tensors.len() > 1 { &tensors[..] } else { &[] };
+            let names = several.iter().map(|tensor| tensor.name().to_owned()).collect();
             (tensor_rows(interface, tensors)?, names)
         }
     };
