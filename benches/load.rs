@@ -294,10 +294,8 @@ impl Report {
             }
         }
         for (what, rows, count) in [("one row, gRPC", 1, SINGLE), ("100 rows, gRPC", 100, HUNDRED)] {
-            let mut chance = Chance::new(11);
-            let messages: Vec<_> = (0..count).map(|_| grpc::message(&rows_of(&mut chance, rows))).collect();
-            let (status, answer) = grpc::ask(served.server.listen, &messages[0]);
-            assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
+            let messages = messages(rows, count);
+            let answer = called_once("mainstay", served.server.listen, &messages[0]);
             let bare = Bare::start(&answer, self.bare_per_core, true);
             let mut entrants = [bare.entrant(&messages), served.entrant("mainstay", messages)];
             for entrant in &mut entrants {
@@ -567,19 +565,15 @@ impl Report {
 
     /// One row a call, beside those of `peers` that speak gRPC.
     fn grpc_peers(&mut self, peers: &[Peer], served: &Served) {
-        let mut chance = Chance::new(11);
-        let messages: Vec<_> = (0..SINGLE).map(|_| grpc::message(&rows_of(&mut chance, 1))).collect();
+        let messages = messages(1, SINGLE);
         let called = |name: &str, address, process| {
             let (name, requests) = (name.to_owned(), messages.clone());
             Entrant { name, address, process, requests, grpc: true }
         };
-        let answer = |entrant: &Entrant| {
-            let (status, answer) = grpc::ask(entrant.address, &entrant.requests[0]);
-            assert_eq!(status, 200, "{}: {}", entrant.name, String::from_utf8_lossy(&answer));
-            answer
-        };
+        let answer = |entrant: &Entrant| called_once(&entrant.name, entrant.address, &entrant.requests[0]);
         let mainstay = called("mainstay, compiled", served.server.listen, served.server.program.id());
-        let (mine, expected) = (answer(&mainstay), grpc::label(&answer(&mainstay)));
+        let mine = answer(&mainstay);
+        let expected = grpc::label(&mine);
         let bare = Bare::start(&mine, self.bare_per_core, true);
         let mut entrants = vec![called("bare hyper", bare.address, bare.child.id()), mainstay];
         for peer in peers {
@@ -824,6 +818,19 @@ fn ask(entrant: &Entrant) -> Value {
     let (status, answer) = client::ask(entrant.address, &entrant.requests[0]);
     assert_eq!(status, 200, "{}: {}", entrant.name, String::from_utf8_lossy(&answer));
     serde_json::from_slice(client::body(&answer)).unwrap()
+}
+
+/// So many messages of gRPC, of so many rows each.
+fn messages(rows: usize, count: usize) -> Vec<Vec<u8>> {
+    let mut chance = Chance::new(11);
+    (0..count).map(|_| grpc::message(&rows_of(&mut chance, rows))).collect()
+}
+
+/// The good answer of `name` to one call.
+fn called_once(name: &str, address: SocketAddr, message: &[u8]) -> Vec<u8> {
+    let (status, answer) = grpc::ask(address, message);
+    assert_eq!(status, 200, "{name}: {}", String::from_utf8_lossy(&answer));
+    answer
 }
 
 /// The classes in an answer, in whichever form it has.

@@ -203,17 +203,13 @@ impl Rows {
         match self {
             // Row after row, as the values lie; of most, nothing lies outside, which is seen without a look at each value.
             Self::Matrix(matrix) => {
+                let columns = layout.matrix.as_ref().expect("rows of a matrix have its layout");
                 for row in matrix.rows() {
-                    if let (Some(columns), Some(values)) = (&layout.matrix, row.as_slice())
-                        && columns.contain(values)
-                    {
+                    if row.as_slice().is_some_and(|values| columns.contain(values)) {
                         continue;
                     }
-                    for (index, (feature, &(_, column))) in features.iter().zip(&layout.places).enumerate() {
-                        if let Domain::Number { min, max } = feature.domain
-                            // A float32 is compared as one: the edge itself may lie between two of them.
-                            && !(min as f32..=max as f32).contains(&row[column])
-                        {
+                    for (index, &(_, column)) in layout.places.iter().enumerate() {
+                        if !(columns.least[column]..=columns.greatest[column]).contains(&row[column]) {
                             tell(index, 1);
                         }
                     }
