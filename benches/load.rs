@@ -39,6 +39,8 @@ mod grpc;
 #[path = "../tests/e2e/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
+#[path = "load/pauses.rs"]
+mod pauses;
 #[path = "fleet/plot.rs"]
 mod plot;
 #[path = "load/process.rs"]
@@ -61,6 +63,10 @@ const SINGLE: usize = 4096;
 const HUNDRED: usize = 64;
 /// How many models the server has where it has many, each in two versions.
 const MANY: usize = 200;
+/// How long a server is asked before a short round.
+const WARM_BRIEFLY: Duration = Duration::from_millis(100);
+/// How many short rounds are measured in the time of one, where a pause of the machine would spoil most of the long ones.
+const SHORT_ROUNDS: u32 = 4;
 
 /// Measures the server beside a bare HTTP server, in rounds in which each takes its turn
 ///
@@ -207,10 +213,10 @@ fn main() -> ExitCode {
     ];
     let parts = if arguments.parts.is_empty() { &of_itself[..] } else { &arguments.parts };
     let rules = if arguments.quick {
-        Rules { rounds: 1, warm: Duration::from_millis(100), time: Duration::from_millis(300) }
+        Rules { rounds: 1, warm: WARM_BRIEFLY, time: Duration::from_millis(300), is_alone: false }
     } else {
         let time = Duration::from_secs_f64(arguments.seconds);
-        Rules { rounds: arguments.rounds, warm: Duration::from_millis(500), time }
+        Rules { rounds: arguments.rounds, warm: Duration::from_millis(500), time, is_alone: false }
     };
     let mut report = Report { tables: Vec::new(), figures: Vec::new(), rules, bare_per_core: arguments.bare_per_core };
     for part in parts {
@@ -247,7 +253,7 @@ impl Report {
             let bare = self.bare(&served, &requests);
             let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
             for connections in [1, 16, 64] {
-                self.contest(what, 1, &entrants, connections, None);
+                self.contest(what, 1, &entrants, connections);
             }
         }
     }
@@ -260,13 +266,24 @@ impl Report {
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
         let apart = Apart::keep(entrants.iter().map(|entrant| entrant.process));
         let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
-        let lines = self.contest(&format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
+        let short = Rules {
+            rounds: self.rules.rounds * SHORT_ROUNDS as usize,
+            warm: WARM_BRIEFLY,
+            time: self.rules.time / SHORT_ROUNDS,
+            is_alone: true,
+        };
+        let lines = self.contest_by(short, &format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
         let ratios: Vec<_> = lines.iter().map(|line| (line.server.clone(), line.p99_ms / line.p50_ms)).collect();
         drop(apart);
         for (server, ratio) in ratios {
             let target = (server == "mainstay").then_some(Target::Below(3.0));
             self.figure(format!("p99 over p50 at half of the peak, {server}"), ratio, "", target);
         }
+        let pauses = pauses::measure(self.rules.time * self.rules.rounds as u32);
+        let longest_ms = pauses.longest.as_secs_f64() * 1e3;
+        self.figure("programs that only look at the clock: longest pause".to_owned(), longest_ms, "ms", None);
+        let share = pauses.share * 100.0;
+        self.figure("programs that only look at the clock: lost in pauses above 0.1 ms".to_owned(), share, "%", None);
     }
 
     fn hundred(&mut self) {
@@ -274,7 +291,7 @@ impl Report {
         let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
         let bare = self.bare(&served, &requests);
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
-        self.contest("100 rows as lists, /predict", 100, &entrants, 16, None);
+        self.contest("100 rows as lists, /predict", 100, &entrants, 16);
     }
 
     fn v2(&mut self) {
@@ -290,7 +307,7 @@ impl Report {
             let bare = self.bare(&served, &requests);
             let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
             for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
-                self.contest(what, rows, &entrants, *connections, None);
+                self.contest(what, rows, &entrants, *connections);
             }
         }
         for (what, rows, count) in [("one row, gRPC", 1, SINGLE), ("100 rows, gRPC", 100, HUNDRED)] {
@@ -301,7 +318,7 @@ impl Report {
             for entrant in &mut entrants {
                 entrant.grpc = true;
             }
-            self.contest(what, rows, &entrants, 16, None);
+            self.contest(what, rows, &entrants, 16);
         }
     }
 
@@ -315,7 +332,7 @@ impl Report {
                 compiled.entrant("mainstay, compiled", requests.clone()),
                 ort.entrant("mainstay, ONNX Runtime", requests),
             ];
-            self.contest(what, rows, &entrants, 16, None);
+            self.contest(what, rows, &entrants, 16);
         }
         for (name, served) in [("compiled", &compiled), ("ONNX Runtime", &ort)] {
             let memory = memory_mib(&family(served.server.program.id()));
@@ -349,7 +366,7 @@ impl Report {
             // Each with trees of its own, which no cache has room for.
             many.entrant("200 models in turn", of_many),
         ];
-        let lines = self.contest("one row, many models", 1, &entrants, 16, None);
+        let lines = self.contest("one row, many models", 1, &entrants, 16);
         let ratio = lines[1].cpu_of_first;
         self.figure(
             format!("processor time of a request with {MANY} models, of that with one"),
@@ -396,6 +413,7 @@ impl Report {
                         requests,
                         connections: 64,
                         rate_per_s: Some(peak / 2.0),
+                        is_alone: false,
                         warm: self.rules.warm,
                         time,
                     };
@@ -465,6 +483,7 @@ impl Report {
                 requests: &requests,
                 connections: 2000,
                 rate_per_s: Some(peak * 3.0),
+                is_alone: false,
                 warm: self.rules.warm,
                 time: self.rules.time,
             };
@@ -583,7 +602,7 @@ impl Report {
             entrants.push(entrant);
         }
         for connections in [16, 64] {
-            self.contest("one row, rivals over gRPC", 1, &entrants, connections, None);
+            self.contest("one row, rivals over gRPC", 1, &entrants, connections);
         }
     }
 
@@ -613,7 +632,7 @@ impl Report {
                 entrants.push(entrant);
             }
             for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
-                self.contest(what, rows, &entrants, *connections, None);
+                self.contest(what, rows, &entrants, *connections);
             }
         }
         self.grpc_peers(&peers, &served);
@@ -641,10 +660,21 @@ impl Report {
         rows_per_request: usize,
         entrants: &[Entrant],
         connections: usize,
+    ) -> &[contest::Line] {
+        self.contest_by(self.rules, what, rows_per_request, entrants, connections, None)
+    }
+
+    fn contest_by(
+        &mut self,
+        rules: Rules,
+        what: &str,
+        rows_per_request: usize,
+        entrants: &[Entrant],
+        connections: usize,
         rate_per_s: Option<f64>,
     ) -> &[contest::Line] {
         eprintln!("{what}, {connections} connections");
-        let lines = contest::hold(entrants, connections, rate_per_s, self.rules);
+        let lines = contest::hold(entrants, connections, rate_per_s, rules);
         for line in &lines {
             assert_eq!(line.failed, 0, "every request to {} is answered with 200", line.server);
         }

@@ -29,6 +29,8 @@ pub struct Rules {
     pub rounds: usize,
     pub warm: Duration,
     pub time: Duration,
+    /// Whether this process has a processor of its own.
+    pub is_alone: bool,
 }
 
 /// What came of one entrant, in medians over the rounds.
@@ -92,6 +94,7 @@ fn round(entrant: &Entrant, connections: usize, rate_per_s: Option<f64>, rules: 
         requests: &entrant.requests,
         connections,
         rate_per_s,
+        is_alone: rules.is_alone,
         warm: rules.warm,
         time: rules.time,
     };

@@ -4,7 +4,7 @@
 //! thread wants unless somebody reads.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use mainstay_models::{ModelName, ModelSpec, Version};
@@ -15,7 +15,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use self::shard::Shards;
+use self::shard::{Shards, Sum};
 use crate::rows::{Layout, Rows};
 
 mod shard;
@@ -41,8 +41,8 @@ pub struct Metrics {
     rows: IntCounterVec,
     out_of_range: IntCounterVec,
     in_flight: IntGauge,
-    /// How many more prediction requests a thread has begun than it has ended.
-    begun: Shards<i64>,
+    /// The prediction requests that have begun and not ended.
+    at_hand: Sum,
     /// What has been counted of each version that is loaded.
     versions: Mutex<Vec<Weak<Shards<Counts>>>>,
     reloads: IntCounterVec,
@@ -60,6 +60,7 @@ pub struct InFlight<'a>(&'a Metrics);
 pub struct VersionMetrics {
     counts: Arc<Shards<Counts>>,
     ok: IntCounter,
+    latency_s: Histogram,
     rows: IntCounter,
     /// One per feature, in the model's order.
     out_of_range: Vec<IntCounter>,
@@ -200,7 +201,7 @@ impl Metrics {
             reloads: reloads.expect(valid),
             release_age_s: release_age_s.expect(valid),
             released: Mutex::new(None),
-            begun: Shards::new(|| 0),
+            at_hand: Sum::default(),
             versions: Mutex::default(),
             in_flight,
             reload_s,
@@ -237,18 +238,16 @@ impl Metrics {
             self.rows.with_label_values(&labels),
         );
         let out_of_range = spec.input.features.iter().map(|feature| out_of_range(&feature.name)).collect();
-        let count =
-            || Counts { ok: ok.local(), latency_s: latency_s.local(), rows: rows.local(), sums: Sums::default() };
-        let counts = Arc::new(Shards::new(count));
+        let counts = Arc::default();
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.retain(|version| version.strong_count() > 0);
         versions.push(Arc::downgrade(&counts));
-        VersionMetrics { counts, ok, rows, out_of_range }
+        VersionMetrics { counts, ok, latency_s, rows, out_of_range }
     }
 
     /// Counts a prediction request as being answered until what this gives is dropped.
     pub fn begin(&self) -> InFlight<'_> {
-        *self.begun.own() += 1;
+        self.at_hand.add(1);
         InFlight(self)
     }
 
@@ -293,7 +292,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let released = *self.released.lock().expect("no panic while the lock is held");
         self.release_age_s.set(released.map_or(0.0, |at| at.elapsed().as_secs_f64()));
-        self.in_flight.set(self.begun.each().map(|begun| *begun).sum());
+        self.in_flight.set(self.at_hand.get());
         let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.iter().filter_map(Weak::upgrade).for_each(|counts| flush(&counts));
         drop(versions);
@@ -313,31 +312,42 @@ impl VersionMetrics {
     pub fn answered(&self, phases: &Phases) {
         let Phases { begun, decoded, ran, rows } = *phases;
         let now = Instant::now();
-        let took = now - begun;
-        let mut counts = self.counts.own();
+        let since_begun = |instant: Instant| nanoseconds(instant - begun);
+        let (decoded_ns, ran_ns, took_ns) = (since_begun(decoded), since_begun(ran), since_begun(now));
+        let mut counts = self.own();
         counts.ok.inc();
-        counts.latency_s.observe(took.as_secs_f64());
+        counts.latency_s.observe(took_ns as f64 * 1e-9);
         counts.rows.inc_by(rows as u64);
         let sums = &mut counts.sums;
-        sums.success_ns += nanoseconds(took);
+        sums.success_ns += took_ns;
         sums.last = Some(now);
         let batch = sums.batch(rows);
         batch.runs += 1;
-        batch.input_ns += nanoseconds(decoded - begun);
-        batch.run_ns += nanoseconds(ran - decoded);
-        batch.output_ns += nanoseconds(now - ran);
+        batch.input_ns += decoded_ns;
+        batch.run_ns += ran_ns - decoded_ns;
+        batch.output_ns += took_ns - ran_ns;
     }
 
     /// Counts a request that was not answered, `took` after it began.
     pub fn failed(&self, took: Duration) {
-        let sums = &mut self.counts.own().sums;
+        let sums = &mut self.own().sums;
         sums.fail += 1;
         sums.fail_ns += nanoseconds(took);
     }
 
     /// Adds the time that a request of so many rows waited for a worker.
     pub fn queued(&self, rows: usize, waited: Duration) {
-        self.counts.own().sums.batch(rows).queue_ns += nanoseconds(waited);
+        self.own().sums.batch(rows).queue_ns += nanoseconds(waited);
+    }
+
+    /// What this thread counts.
+    fn own(&self) -> MutexGuard<'_, Counts> {
+        self.counts.own(|| Counts {
+            ok: self.ok.local(),
+            latency_s: self.latency_s.local(),
+            rows: self.rows.local(),
+            sums: Sums::default(),
+        })
     }
 
     /// What has been counted.
@@ -380,8 +390,8 @@ fn flush(counts: &Shards<Counts>) {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        // Perhaps in another thread's shard: only the sum of all means anything.
-        *self.0.begun.own() -= 1;
+        // Perhaps on another thread: only the sum of all means anything.
+        self.0.at_hand.add(-1);
     }
 }
 
@@ -441,7 +451,7 @@ impl Phases {
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 impl ReloadOutcome {
