@@ -5,6 +5,7 @@
 use half::{bf16, f16};
 use mainstay_models::spec::Dtype;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 /// What the elements of a tensor are, by the names of the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,10 +63,14 @@ pub enum Elements {
 /// The sizes of a tensor; few, and so no memory of their own.
 pub type Shape = SmallVec<[usize; 4]>;
 
+/// The tensors of an answer; a classifier's are two, and need no memory for that.
+pub type Tensors = SmallVec<[Tensor; 2]>;
+
 /// A named tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    name: String,
+    /// Mostly short, and then without memory of its own.
+    name: SmolStr,
     shape: Shape,
     elements: Elements,
 }
@@ -239,7 +244,7 @@ impl Elements {
 
 impl Tensor {
     /// A tensor of `elements`, which must be as many as `shape` says.
-    pub fn new(name: impl Into<String>, shape: impl Into<Shape>, elements: Elements) -> Result<Self, ShapeError> {
+    pub fn new(name: impl Into<SmolStr>, shape: impl Into<Shape>, elements: Elements) -> Result<Self, ShapeError> {
         let shape = shape.into();
         // A product that overflows is no number of elements that fit in memory.
         let expected = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));

@@ -59,8 +59,8 @@ static ALLOCATOR: Counting = Counting;
 /// How often a request of one row asks for memory at most: for its rows, its label and probabilities, the text of its answer
 /// and the head of it.
 const ONE_ROW_MAX: usize = 10;
-/// The same in the Open Inference Protocol, whose answer has tensors and their names.
-const ONE_ROW_V2_MAX: usize = 15;
+/// The same in the Open Inference Protocol, whose answer has integers for labels.
+const ONE_ROW_V2_MAX: usize = 11;
 
 /// A server of the shipped models without its sockets.
 fn api() -> Api {

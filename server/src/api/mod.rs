@@ -12,7 +12,6 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use http_body_util::Full;
 use mainstay_models::{ModelName, ModelSpec};
 
 use crate::batch::{Runner, RunnerError};
@@ -40,7 +39,7 @@ use self::route::{Platform, Route, route};
 pub use error::ApiError;
 
 /// The body of every answer: whole, since every answer is small.
-pub type Body = Full<Bytes>;
+pub type Body = Bytes;
 
 /// Carries the name of the model that answered.
 const MODEL: HeaderName = HeaderName::from_static("x-model");
@@ -400,7 +399,7 @@ fn document(value: &serde_json::Value) -> Response<Body> {
 }
 
 fn json(body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(body.into()));
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // An answer holds foreign text, and a form may open it in a browser.
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -272,7 +272,7 @@ impl Api {
         deadline: Instant,
         request_id: &str,
         decode: impl FnOnce(&LoadedVersion) -> Result<Request, oip::Error>,
-    ) -> Result<(Picked, Option<String>, Vec<oip::Output>), ApiError> {
+    ) -> Result<(Picked, Option<String>, oip::Outputs), ApiError> {
         let begun = Instant::now();
         let _in_flight = self.metrics.begin();
         let picked = self.pick(Some(model), version)?;
@@ -296,7 +296,7 @@ impl Api {
         begun: Instant,
         latest: Instant,
         request_id: &str,
-    ) -> Result<(Vec<oip::Output>, Phases), ApiError> {
+    ) -> Result<(oip::Outputs, Phases), ApiError> {
         let Request { inputs, outputs: wanted, is_binary, timeout_us, .. } = request;
         let version = &picked.version;
         let rows = oip::rows(&version.signature, version.engine.interface(), inputs)?;

@@ -24,7 +24,7 @@ use smallvec::smallvec;
 
 use super::Prediction;
 use crate::rows::Rows;
-use crate::tensor::{Datatype, Elements, Shape, Tensor};
+use crate::tensor::{Datatype, Elements, Shape, Tensor, Tensors};
 
 /// The tensors of a model.
 #[derive(Debug, Clone)]
@@ -255,9 +255,9 @@ impl Interface {
     }
 
     /// The output tensors of `prediction`, which the model of this interface made; in the order of [`Interface::outputs`].
-    pub fn tensors(&self, prediction: Prediction) -> Vec<Tensor> {
+    pub fn tensors(&self, prediction: Prediction) -> Tensors {
         let answer = match prediction {
-            Prediction::Tensors(tensors) => return tensors,
+            Prediction::Tensors(tensors) => return tensors.into(),
             Prediction::Classes(answer) => answer,
         };
         let rows = answer.labels.len();
@@ -271,7 +271,7 @@ impl Interface {
         let tensor = |output: &TensorInfo, shape: Shape, elements| {
             Tensor::new(&output.name, shape, elements).expect("an answer has a label and all probabilities of each row")
         };
-        vec![
+        smallvec![
             tensor(&self.outputs[0], smallvec![rows], labels),
             tensor(&self.outputs[1], smallvec![rows, classes], probabilities),
         ]
@@ -302,7 +302,7 @@ mod tests {
     fn ask(engine: &Engine, given: Vec<Tensor>) -> Vec<Tensor> {
         let rows = engine.interface().rows(given, 100).unwrap();
         let prediction = engine.run(&rows, Instant::now() + Duration::from_secs(20)).unwrap();
-        engine.interface().tensors(prediction)
+        engine.interface().tensors(prediction).into_vec()
     }
 
     fn tensor(name: &str, shape: &[usize], elements: Elements) -> Tensor {

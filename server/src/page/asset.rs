@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderValue, Response};
-use http_body_util::Full;
 use mainstay_models::Digest;
 
 /// A file that the page loads.
@@ -41,7 +40,7 @@ impl Asset {
     ///
     /// Fresh for an hour only, although its URL names its content: while two versions of the program answer at one
     /// address, a page of one may get the file of the other.
-    pub fn response(&self) -> Response<Full<Bytes>> {
+    pub fn response(&self) -> Response<Bytes> {
         let etag = HeaderValue::from_str(&format!("\"{}\"", self.digest.short()));
         super::respond(
             Bytes::from_static(self.text.as_bytes()),

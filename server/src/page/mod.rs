@@ -10,7 +10,6 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Response};
-use http_body_util::Full;
 
 use crate::catalog::Catalog;
 use crate::reference::Reference;
@@ -27,16 +26,16 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
                       img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'";
 
 /// The page that shows `catalog`, to somebody who reaches this server at `base_url`.
-pub fn index(catalog: &Catalog, base_url: &str) -> Response<Full<Bytes>> {
+pub fn index(catalog: &Catalog, base_url: &str) -> Response<Bytes> {
     html(&view::Index::of(catalog, base_url))
 }
 
 /// The page that shows `reference`.
-pub fn docs(reference: &Reference<'_>) -> Response<Full<Bytes>> {
+pub fn docs(reference: &Reference<'_>) -> Response<Bytes> {
     html(&docs::Docs::of(reference))
 }
 
-fn html(page: &impl Template) -> Response<Full<Bytes>> {
+fn html(page: &impl Template) -> Response<Bytes> {
     let html = page.render().expect("writing text to a string does not fail");
     respond(
         html.into(),
@@ -50,8 +49,8 @@ fn html(page: &impl Template) -> Response<Full<Bytes>> {
     )
 }
 
-fn respond<const N: usize>(body: Bytes, headers: [(HeaderName, HeaderValue); N]) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
+fn respond<const N: usize>(body: Bytes, headers: [(HeaderName, HeaderValue); N]) -> Response<Bytes> {
+    let mut response = Response::new(body);
     response.headers_mut().extend(headers.map(|(name, value)| (Some(name), value)));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

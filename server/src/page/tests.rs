@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use mainstay_models::embedded::{Embedded, MODELS};
 use mainstay_models::{Blob, Change, Commit, ModelSpec, Move, Role};
 
@@ -51,10 +50,8 @@ fn serve(catalog: &mut Catalog, stable: Option<&str>, versions: Vec<Arc<LoadedVe
     catalog.models.insert(name, CatalogModel { stable, versions, commit: Some(COMMIT.parse().unwrap()) });
 }
 
-fn text(response: Response<Full<Bytes>>) -> String {
-    let body = response.into_body().collect();
-    let bytes = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(body).unwrap().to_bytes();
-    String::from_utf8(bytes.into()).unwrap()
+fn text(response: Response<Bytes>) -> String {
+    String::from_utf8(response.into_body().into()).unwrap()
 }
 
 fn html(catalog: &Catalog) -> String {

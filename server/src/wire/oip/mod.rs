@@ -8,6 +8,7 @@ use mainstay_models::ModelSpec;
 use mainstay_models::spec::{self, Domain, Dtype, OutputKind};
 use ndarray::Array2;
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::{Signature, excerpt};
 use crate::engine::{InputError, Interface, Prediction, TensorInfo};
@@ -83,6 +84,9 @@ pub struct Output {
     /// Whether it goes as binary.
     pub is_binary: bool,
 }
+
+/// The outputs of an answer; most have no more.
+pub type Outputs = SmallVec<[Output; 2]>;
 
 /// Why a request is not one for this model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -280,7 +284,7 @@ pub fn outputs(
     prediction: Prediction,
     wanted: &[Wanted],
     is_binary: bool,
-) -> Vec<Output> {
+) -> Outputs {
     let tensors = interface.tensors(prediction);
     if wanted.is_empty() {
         return tensors.into_iter().map(|tensor| Output { tensor, is_binary }).collect();
