@@ -324,7 +324,8 @@ impl Report {
 
     fn engines(&mut self) {
         let (compiled, ort) = (Served::forest(&[]), Served::forest(&["--engine", "ort"]));
-        for (what, rows, count) in [("one row, engines", 1, SINGLE), ("100 rows, engines", 100, HUNDRED)] {
+        let one = |connections| ("one row, engines", 1, SINGLE, connections);
+        for (what, rows, count, connections) in [one(16), one(64), ("100 rows, engines", 100, HUNDRED, 16)] {
             let requests = requests(Form::Instances, "/predict", rows, count);
             let bare = self.bare(&compiled, &requests);
             let entrants = [
@@ -332,7 +333,7 @@ impl Report {
                 compiled.entrant("mainstay, compiled", requests.clone()),
                 ort.entrant("mainstay, ONNX Runtime", requests),
             ];
-            self.contest(what, rows, &entrants, 16);
+            self.contest(what, rows, &entrants, connections);
         }
         for (name, served) in [("compiled", &compiled), ("ONNX Runtime", &ort)] {
             let memory = memory_mib(&family(served.server.program.id()));

@@ -132,7 +132,7 @@ fn monitor(c: &mut Criterion) {
             let _in_flight = metrics.begin();
             let mut phases = Phases::decoded(begun, row.len());
             version.metrics.received(&version.spec, version.signature.layout(), black_box(&row));
-            phases.ran();
+            phases.ran(None);
             version.metrics.answered(&phases);
         });
     });

@@ -103,6 +103,8 @@ pub struct Phases {
     decoded: Instant,
     ran: Instant,
     rows: usize,
+    /// Of the run that the request shared with others.
+    shared_rows: Option<usize>,
 }
 
 /// What has been counted of a version: for each duration, how often and how many nanoseconds in all.
@@ -112,11 +114,13 @@ pub struct Statistics {
     pub last_unix_ms: u64,
     /// The rows answered.
     pub rows: u64,
+    /// Runs that gave answers; one may be of many requests.
+    pub runs: u64,
     /// Requests that were answered.
     pub success: (u64, u64),
     /// Requests that were refused or failed.
     pub fail: (u64, u64),
-    /// Waiting for a worker.
+    /// Waiting for a run.
     pub queue: (u64, u64),
     /// Reading and decoding.
     pub input: (u64, u64),
@@ -310,7 +314,7 @@ impl VersionMetrics {
 
     /// Counts a request that was answered now.
     pub fn answered(&self, phases: &Phases) {
-        let Phases { begun, decoded, ran, rows } = *phases;
+        let Phases { begun, decoded, ran, rows, shared_rows } = *phases;
         let now = Instant::now();
         let since_begun = |instant: Instant| nanoseconds(instant - begun);
         let (decoded_ns, ran_ns, took_ns) = (since_begun(decoded), since_begun(ran), since_begun(now));
@@ -321,10 +325,12 @@ impl VersionMetrics {
         let sums = &mut counts.sums;
         sums.success_ns += took_ns;
         sums.last = Some(now);
-        let batch = sums.batch(rows);
-        batch.runs += 1;
+        let batch = sums.batch(shared_rows.unwrap_or(rows));
+        if shared_rows.is_none() {
+            batch.runs += 1;
+            batch.run_ns += ran_ns - decoded_ns;
+        }
         batch.input_ns += decoded_ns;
-        batch.run_ns += ran_ns - decoded_ns;
         batch.output_ns += took_ns - ran_ns;
     }
 
@@ -335,7 +341,17 @@ impl VersionMetrics {
         sums.fail_ns += nanoseconds(took);
     }
 
-    /// Adds the time that a request of so many rows waited for a worker.
+    /// Counts a run of many requests' rows: how many these are, how long all the requests together waited for it, and how long
+    /// it took.
+    pub fn ran_together(&self, rows: usize, waited: Duration, took: Duration) {
+        let mut counts = self.own();
+        let batch = counts.sums.batch(rows);
+        batch.runs += 1;
+        batch.queue_ns += nanoseconds(waited);
+        batch.run_ns += nanoseconds(waited) + nanoseconds(took);
+    }
+
+    /// Adds the time that a request of so many rows waited for its run.
     pub fn queued(&self, rows: usize, waited: Duration) {
         self.own().sums.batch(rows).queue_ns += nanoseconds(waited);
     }
@@ -361,6 +377,7 @@ impl VersionMetrics {
         Statistics {
             last_unix_ms: sums.last.map_or(0, unix_ms),
             rows: self.rows.get(),
+            runs: all.runs,
             success: (success, sums.success_ns),
             fail: (sums.fail, sums.fail_ns),
             queue: (success, all.queue_ns),
@@ -426,7 +443,7 @@ impl Batch {
         }
     }
 
-    /// A request's run is timed from outside, with the wait for a worker in it.
+    /// A run is timed with the wait for it.
     fn inside_ns(&self) -> u64 {
         self.run_ns.saturating_sub(self.queue_ns)
     }
@@ -436,7 +453,7 @@ impl Phases {
     /// A request that began then and whose rows have been decoded now.
     pub fn decoded(begun: Instant, rows: usize) -> Self {
         let now = Instant::now();
-        Self { begun, decoded: now, ran: now, rows }
+        Self { begun, decoded: now, ran: now, rows, shared_rows: None }
     }
 
     /// When the rows had been decoded.
@@ -444,9 +461,10 @@ impl Phases {
         self.decoded
     }
 
-    /// Notes that the model has answered now.
-    pub fn ran(&mut self) {
+    /// Notes that the model has answered now, in a run that had so many rows if it was of many requests.
+    pub fn ran(&mut self, shared_rows: Option<usize>) {
         self.ran = Instant::now();
+        self.shared_rows = shared_rows;
     }
 }
 
@@ -498,10 +516,22 @@ mod tests {
         assert_eq!((after.queue.1, after.batches[1].run), (nanoseconds(waited), (2, 0)));
         assert_eq!(after.batches[0], before.batches[0]);
 
+        let second = Duration::from_secs(1);
+        metrics.ran_together(7, second * 3, second);
+        for rows in [3, 4] {
+            let mut phases = Phases::decoded(Instant::now(), rows);
+            phases.ran(Some(7));
+            metrics.answered(&phases);
+        }
+        let shared = metrics.statistics();
+        assert_eq!((shared.runs, shared.success.0, shared.rows), (after.runs + 1, after.success.0 + 2, after.rows + 7));
+        assert_eq!(shared.queue.1, after.queue.1 + 3_000_000_000);
+        assert_eq!((shared.batches[1].rows, shared.batches[1].run), (7, (1, 1_000_000_000)));
+
         (1..10_000).for_each(answer);
         let statistics = metrics.statistics();
         assert!(statistics.batches.len() <= BATCH_SIZES_MAX, "{}", statistics.batches.len());
-        assert_eq!(statistics.success.0, 7 + 9_999);
+        assert_eq!((statistics.runs, statistics.success.0), (7 + 1 + 9_999, 7 + 2 + 9_999));
         let listed: u64 = statistics.batches.iter().map(|batch| batch.input.1).sum();
         assert!(statistics.input.1 >= listed, "what has no place of its own is in the sums");
     }

@@ -109,17 +109,7 @@ impl Rows {
     pub fn slice(&self, from: usize, to: usize) -> Self {
         match self {
             Self::Matrix(matrix) => Self::Matrix(matrix.slice_axis(Axis(0), (from..to).into()).to_owned()),
-            Self::Tensors(tensors) => Self::Tensors(
-                tensors
-                    .iter()
-                    .map(|tensor| {
-                        let width = tensor.shape()[1..].iter().product::<usize>();
-                        let shape = [&[to - from], &tensor.shape()[1..]].concat();
-                        let elements = tensor.elements().slice(from * width, to * width);
-                        Tensor::new(tensor.name(), shape, elements).expect("a row has as many elements as every other")
-                    })
-                    .collect(),
-            ),
+            Self::Tensors(tensors) => Self::Tensors(tensors.iter().map(|tensor| tensor.rows(from, to)).collect()),
         }
     }
 

@@ -265,6 +265,15 @@ impl Tensor {
         &self.shape
     }
 
+    /// Its rows `from..to`, which must be among these.
+    #[must_use]
+    pub fn rows(&self, from: usize, to: usize) -> Self {
+        let width = self.shape[1..].iter().product::<usize>();
+        let mut shape = self.shape.clone();
+        shape[0] = to - from;
+        Self { name: self.name.clone(), shape, elements: self.elements.slice(from * width, to * width) }
+    }
+
     /// Its elements, row by row.
     pub fn elements(&self) -> &Elements {
         &self.elements

@@ -52,7 +52,7 @@ fn child_that_runs_a_model() {
     let spec = ModelSpec::parse("model.yaml", &fs_err::read(format!("{folder}/model.yaml")).unwrap()).unwrap();
     let before = footprint();
     let runtime = Runtime::load().unwrap();
-    let engine = Engine::load(&runtime, &model, &spec, NonZeroUsize::new(2).unwrap()).unwrap();
+    let mut engine = Engine::load(&runtime, &model, &spec, NonZeroUsize::new(2).unwrap()).unwrap();
     engine.warm(&spec).unwrap();
     // Time for a thread of the library's to start, look something up or write.
     let until = Instant::now() + Duration::from_millis(500);

@@ -293,14 +293,14 @@ impl Api {
     ) -> Result<Prediction, ApiError> {
         let version = &picked.version;
         version.metrics.received(&version.spec, version.signature.layout(), &rows);
-        let answer = self.runner.run(version, rows, phases.decoded_at(), deadline).await.inspect_err(|error| {
+        let ran = self.runner.run(version, rows, phases.decoded_at(), deadline).await.inspect_err(|error| {
             if let RunnerError::Failed(cause) = error {
                 let (model, version) = (&version.spec.name, &version.spec.version);
                 tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
             }
         })?;
-        phases.ran();
-        Ok(answer)
+        phases.ran(ran.shared_rows);
+        Ok(ran.prediction)
     }
 
     async fn run<B>(

@@ -384,7 +384,7 @@ fn statistics(catalog: &Catalog, named: Option<&Named<'_>>) -> Result<Vec<Value>
         let batches: Vec<_> = counts.batches.iter().map(batch).collect();
         json!({
             "name": version.spec.name, "version": version.spec.version, "last_inference": counts.last_unix_ms,
-            "inference_count": counts.rows, "execution_count": counts.success.0,
+            "inference_count": counts.rows, "execution_count": counts.runs,
             "inference_stats": {
                 "success": duration(counts.success), "fail": duration(counts.fail), "queue": duration(counts.queue),
                 "compute_input": duration(counts.input), "compute_infer": duration(counts.run),

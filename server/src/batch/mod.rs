@@ -19,6 +19,7 @@ use crate::engine::{Prediction, RunError};
 use crate::priority;
 use crate::rows::Rows;
 
+mod dynamic;
 mod queue;
 mod turn;
 
@@ -53,6 +54,15 @@ pub enum RunnerError {
     Failed(#[source] RunError),
 }
 
+/// What a request has come to.
+#[derive(Debug)]
+pub struct Ran {
+    /// What the model says of the request's rows.
+    pub prediction: Prediction,
+    /// How many rows the run had, where it was of many requests; such a run has been counted.
+    pub shared_rows: Option<usize>,
+}
+
 struct Job {
     version: Arc<LoadedVersion>,
     rows: Rows,
@@ -80,6 +90,12 @@ impl Drop for Caller<'_> {
         if !self.is_answered {
             self.runner.queue.leave();
         }
+    }
+}
+
+impl Ran {
+    fn alone(prediction: Prediction) -> Self {
+        Self { prediction, shared_rows: None }
     }
 }
 
@@ -112,19 +128,30 @@ impl Runner {
     pub async fn run(
         &self,
         version: &Arc<LoadedVersion>,
-        rows: Rows,
+        mut rows: Rows,
         now: Instant,
         deadline: Instant,
-    ) -> Result<Prediction, RunnerError> {
+    ) -> Result<Ran, RunnerError> {
         if now >= deadline {
             return Err(RunnerError::Late);
         }
         if self.runs_inline(version, rows.len(), now) {
-            if is_costly(version, rows.len()) {
+            let is_costly = is_costly(version, rows.len());
+            if is_costly {
                 turn::begin(now);
             }
+            if version.engine.gains_by_batches() && !is_costly {
+                rows = match dynamic::join(version, rows, now, deadline) {
+                    // Without a deadline of its own: the batch runs before this thread looks at its connections again.
+                    Ok(outcome) => match outcome.await.expect("a turn answers every request that joins it") {
+                        Ok(result) => return result,
+                        Err(rows) => rows,
+                    },
+                    Err(rows) => rows,
+                };
+            }
             if let Some(result) = version.engine.try_run(&rows) {
-                return result.map_err(RunnerError::Failed);
+                return result.map(Ran::alone).map_err(RunnerError::Failed);
             }
         }
         let (reply, answer) = oneshot::channel();
@@ -134,7 +161,7 @@ impl Runner {
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => {
                 caller.is_answered = true;
-                answer.expect("a worker answers every job that it takes")
+                answer.expect("a worker answers every job that it takes").map(Ran::alone)
             }
             Err(_) => Err(RunnerError::Late),
         }
@@ -184,7 +211,7 @@ fn work(queue: &Queue<Job>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -201,32 +228,34 @@ mod tests {
     /// More than run inline in ONNX Runtime.
     const MANY_ROWS: usize = 65;
 
-    fn iris() -> Arc<LoadedVersion> {
-        let shipped = embedded::MODELS[0];
-        let spec = ModelSpec::parse("model.yaml", shipped.spec).unwrap();
-        let engine = Engine::load(&Runtime::load().unwrap(), shipped.artifact, &spec, NonZeroUsize::MIN).unwrap();
-        let blobs = ReleasedVersion { spec: Blob::of(shipped.spec), artifact: spec.artifact.blob };
+    /// A model in ONNX Runtime, of which one thread at a time may run.
+    pub(in crate::batch) fn loaded(card: &[u8], model: &[u8]) -> Arc<LoadedVersion> {
+        let spec = ModelSpec::parse("model.yaml", card).unwrap();
+        let engine = Engine::load(&Runtime::load().unwrap(), model, &spec, NonZeroUsize::MIN).unwrap();
+        let blobs = ReleasedVersion { spec: Blob::of(card), artifact: spec.artifact.blob };
         let (signature, metrics) = (Signature::new(&spec), Metrics::new("").version(&spec));
         Arc::new(LoadedVersion { spec, blobs, signature, engine, not_compiled: None, metrics })
     }
 
-    fn flowers(rows: usize) -> Rows {
+    pub(in crate::batch) fn iris() -> Arc<LoadedVersion> {
+        loaded(embedded::MODELS[0].spec, embedded::MODELS[0].artifact)
+    }
+
+    pub(in crate::batch) fn flowers(rows: usize) -> Rows {
         let value = |(row, column)| [5.1, 3.5, 1.4, 0.2][column] + (row % 7) as f32 * 0.7;
         Rows::Matrix(Array2::from_shape_fn((rows, 4), value))
     }
 
-    fn later() -> Instant {
+    pub(in crate::batch) fn later() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_have_the_same_answers_inline_and_in_the_queue() {
         let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
-        let many =
-            runner.run(&version, flowers(MANY_ROWS), Instant::now(), later()).await.unwrap().into_classes().unwrap();
-        let few = runner.run(&version, flowers(7), Instant::now(), later()).await.unwrap().into_classes().unwrap();
-        assert_eq!(many.labels[..7], few.labels);
-        assert_eq!(many.probabilities.slice(ndarray::s![..7, ..]), few.probabilities);
+        let many = runner.run(&version, flowers(MANY_ROWS), Instant::now(), later()).await.unwrap().prediction;
+        let few = runner.run(&version, flowers(7), Instant::now(), later()).await.unwrap().prediction;
+        assert_eq!(many.slice(0, 7), few);
         runner.stop();
     }
 
@@ -246,9 +275,12 @@ mod tests {
         while runner.queue.len() == 0 {
             tokio::task::yield_now().await;
         }
-        assert!(matches!(runner.run(&version, flowers(100), Instant::now(), later()).await, Err(RunnerError::Full)));
-        assert_eq!(slow.await.unwrap().unwrap().len(), SLOW_ROWS);
-        assert_eq!(queued.await.unwrap().unwrap().len(), MANY_ROWS);
+        for rows in [1, 100] {
+            let refused = runner.run(&version, flowers(rows), Instant::now(), later()).await;
+            assert!(matches!(refused, Err(RunnerError::Full)), "{rows} rows: {refused:?}");
+        }
+        assert_eq!(slow.await.unwrap().unwrap().prediction.len(), SLOW_ROWS);
+        assert_eq!(queued.await.unwrap().unwrap().prediction.len(), MANY_ROWS);
         assert!(matches!(
             runner.run(&version, flowers(100), Instant::now(), Instant::now()).await,
             Err(RunnerError::Late)
@@ -277,7 +309,7 @@ mod tests {
         while runner.queue.len() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(runner.run(&version, flowers(100), Instant::now(), later()).await.unwrap().len(), 100);
+        assert_eq!(runner.run(&version, flowers(100), Instant::now(), later()).await.unwrap().prediction.len(), 100);
         Arc::into_inner(runner).unwrap().stop();
     }
 }

@@ -323,7 +323,7 @@ mod tests {
         for name in
             ["columns", "zipmap", "maps", "regression", "several", "doubles", "one-row", "kinds", "halves", "brains"]
         {
-            let (spec, engine) = model(name);
+            let (spec, mut engine) = model(name);
             engine.check_golden(&spec).unwrap_or_else(|e| panic!("{name}: {e}"));
             engine.warm(&spec).unwrap();
         }

@@ -61,8 +61,6 @@ enum Kind {
 /// How much one row costs, roughly, in steps of a nanosecond or two: what a request may cost that runs on the thread of
 /// its connection.
 const INLINE_STEPS_MAX: usize = 100_000;
-/// The most rows that ONNX Runtime runs there: some hundred µs of a forest, well under a scheduler's time slice.
-const INLINE_ROWS: usize = 64;
 
 /// A model file that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -191,8 +189,16 @@ impl Engine {
     /// The most rows that may run on the thread of a connection, which its other connections wait for meanwhile.
     pub fn inline_rows_max(&self) -> usize {
         match &self.kind {
-            Kind::Sessions(_) => INLINE_ROWS,
+            Kind::Sessions(sessions) => sessions.inline_rows_max(),
             Kind::Compiled(compiled) => INLINE_STEPS_MAX / compiled.steps_per_row().max(1),
+        }
+    }
+
+    /// Whether one run of many requests' rows costs less than a run of each: ONNX Runtime's takes some microseconds by itself.
+    pub fn gains_by_batches(&self) -> bool {
+        match &self.kind {
+            Kind::Sessions(sessions) => sessions.takes_batches(),
+            Kind::Compiled(_) => false,
         }
     }
 
@@ -212,10 +218,10 @@ impl Engine {
         }
     }
 
-    /// Runs every idle session on one golden row, and on all of them: what ONNX Runtime puts off until the first run
-    /// is done before a request comes. A compiled model puts nothing off.
-    pub fn warm(&self, spec: &ModelSpec) -> Result<(), RunError> {
-        match &self.kind {
+    /// Runs every idle session on golden rows: what ONNX Runtime puts off until the first run is done before a request comes, and
+    /// what a row costs is known. A compiled model puts nothing off, and its cost is counted.
+    pub fn warm(&mut self, spec: &ModelSpec) -> Result<(), RunError> {
+        match &mut self.kind {
             Kind::Sessions(sessions) => sessions.warm(spec),
             Kind::Compiled(_) => Ok(()),
         }
@@ -308,7 +314,7 @@ mod tests {
             let spec = spec(version);
             let model =
                 fs_err::read(format!("{}/../models/iris/{version}/model.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap();
-            let engine = load(&model, &spec, 2).unwrap();
+            let mut engine = load(&model, &spec, 2).unwrap();
             engine.warm(&spec).unwrap();
             engine.check_golden(&spec).unwrap();
         }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 use mainstay_models::spec::OutputKind;
+use ndarray::Axis;
 use ort::session::SessionOutputs;
 use ort::value::{DynMapValueType, DynValue, PrimitiveTensorElementType};
 
@@ -100,6 +101,18 @@ impl Prediction {
     /// Whether it is about none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What it says of the rows `from..to`, which must be among these.
+    #[must_use]
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        match self {
+            Self::Classes(Answer { labels, probabilities }) => Self::Classes(Answer {
+                labels: labels[from..to].to_vec(),
+                probabilities: probabilities.slice_axis(Axis(0), (from..to).into()).to_owned(),
+            }),
+            Self::Tensors(tensors) => Self::Tensors(tensors.iter().map(|tensor| tensor.rows(from, to)).collect()),
+        }
     }
 
     /// The answer of a classifier; none of another model.

@@ -1,7 +1,7 @@
 //! ONNX Runtime as an engine: a pool of sessions, one for each run at the same time.
 
 use std::num::NonZeroUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mainstay_models::ModelSpec;
 use ndarray::{ArrayView2, Axis};
@@ -24,7 +24,17 @@ use crate::tensor::{Datatype, Elements, Tensor};
 pub(super) struct Sessions {
     pub(super) pool: Pool<Session>,
     plan: Plan,
+    /// The most rows that may run on the thread of a connection, once that has been measured.
+    inline_rows_max: usize,
 }
+
+/// How long a run may keep the thread of a connection from its other connections.
+const INLINE_TIME_MAX: Duration = Duration::from_millis(2);
+/// The most rows of a run there, also of a model whose rows are over in no time.
+const INLINE_ROWS_MAX: usize = 64;
+/// How often a session runs one row to learn what that costs. The least counts: the first run does what later ones need not, and
+/// the thread may be interrupted.
+const COST_RUNS: usize = 5;
 
 /// How a model is asked, and how its answer is read.
 #[derive(Debug)]
@@ -60,12 +70,17 @@ impl Sessions {
         let sessions: Vec<_> =
             (0..sessions.get()).map(|_| builder.commit_from_memory(model)).collect::<Result<_, _>>()?;
         let plan = signature::plan(sessions[0].inputs(), sessions[0].outputs(), spec)?;
-        Ok(Self { pool: Pool::new(sessions), plan })
+        Ok(Self { pool: Pool::new(sessions), plan, inline_rows_max: INLINE_ROWS_MAX })
     }
 
     /// Whether the label of a classifier is the name of its class.
     pub(super) fn names_classes(&self) -> bool {
         matches!(self.plan.outputs, Outputs::Classifier { labels: Labels::Names, .. })
+    }
+
+    /// Whether one run may have the rows of many requests: of a matrix, by a model that takes more than one row.
+    pub(super) fn takes_batches(&self) -> bool {
+        self.plan.is_matrix && self.plan.rows_per_run > 1
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
@@ -80,15 +95,28 @@ impl Sessions {
         self.run_on(&mut session, rows)
     }
 
-    /// Runs every idle session on one golden row, and on all of them.
-    pub(super) fn warm(&self, spec: &ModelSpec) -> Result<(), RunError> {
+    /// The most rows that may run on the thread of a connection.
+    pub(super) fn inline_rows_max(&self) -> usize {
+        self.inline_rows_max
+    }
+
+    /// Runs every idle session on a few golden rows, each alone, and on all of them; and learns what a row costs.
+    pub(super) fn warm(&mut self, spec: &ModelSpec) -> Result<(), RunError> {
         let rows = golden::rows(spec);
+        let mut least = Duration::MAX;
         // All of them at once, since a session that went back would be the next to come.
         let mut idle: Vec<_> = std::iter::from_fn(|| self.pool.try_take()).collect();
         for session in &mut idle {
-            self.run_on(session, &rows.slice(0, 1))?;
+            for row in (0..rows.len()).cycle().take(COST_RUNS) {
+                let row = rows.slice(row, row + 1);
+                let begun = Instant::now();
+                self.run_on(session, &row)?;
+                least = least.min(begun.elapsed());
+            }
             self.run_on(session, &rows)?;
         }
+        drop(idle);
+        self.inline_rows_max = inline_rows(least);
         Ok(())
     }
 
@@ -148,6 +176,12 @@ impl Sessions {
         };
         tensors.len() == self.plan.inputs.len() && self.plan.inputs.iter().zip(tensors).all(fits)
     }
+}
+
+/// How many rows may run on the thread of a connection where one alone takes so long. Many take less than each alone.
+fn inline_rows(one_row: Duration) -> usize {
+    let rows = INLINE_TIME_MAX.as_nanos() / one_row.as_nanos().max(1);
+    usize::try_from(rows).map_or(INLINE_ROWS_MAX, |rows| rows.min(INLINE_ROWS_MAX))
 }
 
 impl InputPlan {
@@ -211,4 +245,16 @@ pub(super) fn builder(runtime: &Runtime) -> Result<SessionBuilder, ort::Error> {
         // ONNX Runtime would recognise its own format too, by four bytes, and that one has not been inspected.
         .with_config_entry("session.load_model_format", "ONNX")?;
     Ok(builder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_runs_on_the_thread_of_a_connection_as_long_as_that_is_short() {
+        let rows = |one_row_us| inline_rows(Duration::from_micros(one_row_us));
+        assert_eq!([0, 10, 40, 1_500, 2_001].map(rows), [64, 64, 50, 1, 0]);
+        assert_eq!(inline_rows(Duration::MAX), 0);
+    }
 }

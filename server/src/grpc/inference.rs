@@ -196,7 +196,7 @@ impl GrpcInferenceService for Inference {
                 version: version.spec.version.to_string(),
                 last_inference: counts.last_unix_ms,
                 inference_count: counts.rows,
-                execution_count: counts.success.0,
+                execution_count: counts.runs,
                 inference_stats: Some(InferStatistics {
                     success: duration(counts.success),
                     fail: duration(counts.fail),

@@ -275,7 +275,7 @@ fn compile(artifact: &[u8], spec: &ModelSpec) -> Result<Engine, String> {
 
 /// Loads a version into ONNX Runtime, holds it against its card, and warms it. The error is one line for people.
 fn onnxruntime(runtime: &Runtime, artifact: &[u8], spec: &ModelSpec, sessions: NonZeroUsize) -> Result<Engine, String> {
-    let engine = Engine::load(runtime, artifact, spec, sessions).map_err(|e| super::sentence(&e))?;
+    let mut engine = Engine::load(runtime, artifact, spec, sessions).map_err(|e| super::sentence(&e))?;
     engine.check_golden(spec).map_err(|e| super::sentence(&e))?;
     engine.warm(spec).map_err(|e| super::sentence(&e))?;
     Ok(engine)
