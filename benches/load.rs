@@ -19,6 +19,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use mainstay_models::ModelSpec;
+use mainstay_server::engine::Engine;
+use mainstay_server::rows::Rows;
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
@@ -123,6 +127,8 @@ enum Part {
     Single,
     /// One row a request, at half of what the server can do on a processor of its own.
     Half,
+    /// What requests cost on a processor of its own, beside a load generator that never sleeps.
+    Apart,
     /// A hundred rows a request.
     Hundred,
     /// The Open Inference Protocol: JSON, binary tensors, gRPC.
@@ -202,6 +208,7 @@ fn main() -> ExitCode {
     let of_itself = [
         Part::Single,
         Part::Half,
+        Part::Apart,
         Part::Hundred,
         Part::V2,
         Part::Engines,
@@ -223,6 +230,7 @@ fn main() -> ExitCode {
         match part {
             Part::Single => report.single(),
             Part::Half => report.half(),
+            Part::Apart => report.apart(),
             Part::Hundred => report.hundred(),
             Part::V2 => report.v2(),
             Part::Engines => report.engines(),
@@ -284,6 +292,37 @@ impl Report {
         self.figure("programs that only look at the clock: longest pause".to_owned(), longest_ms, "ms", None);
         let share = pauses.share * 100.0;
         self.figure("programs that only look at the clock: lost in pauses above 0.1 ms".to_owned(), share, "%", None);
+    }
+
+    fn apart(&mut self) {
+        let served = Served::forest(&["--threads", "1"]);
+        let apart = Apart::keep([served.server.program.id()]);
+        let rules = Rules { is_alone: true, ..self.rules };
+        let v2 = "/v2/models/forest/infer";
+        let mut hundred_us = f64::NAN;
+        for (what, form, path, rows, count) in [
+            ("one row with names, /predict", Form::Records, "/predict", 1, SINGLE),
+            ("one row as a list, /predict", Form::Instances, "/predict", 1, SINGLE),
+            ("one row, Open Inference Protocol, JSON", Form::V2, v2, 1, SINGLE),
+            ("one row, Open Inference Protocol, binary", Form::V2Binary, v2, 1, SINGLE),
+            ("100 rows, Open Inference Protocol, binary", Form::V2Binary, v2, 100, HUNDRED),
+        ] {
+            let requests = requests(form, path, rows, count);
+            // Started on one processor, it has one thread, which needs no other to give it work.
+            let bare = self.bare(&served, &requests);
+            let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+            apart.add(entrants[0].process);
+            for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
+                let what = format!("{what}, on a processor of its own");
+                let lines = self.contest_by(rules, &what, rows, &entrants, *connections, None);
+                hundred_us = lines[1].cpu_us;
+            }
+        }
+        let engine_us = engine_us(rules);
+        drop(apart);
+        self.figure("the engine alone, 100 rows".to_owned(), engine_us, "us", None);
+        let what = "100 rows as binary tensors: rows a second of processor time, of the engine's own".to_owned();
+        self.figure(what, engine_us / hundred_us, "", Some(Target::Above(0.8)));
     }
 
     fn hundred(&mut self) {
@@ -824,6 +863,27 @@ impl Drop for Bare {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How long the compiled forest takes for the hundred rows of each request by itself: the median of the rounds.
+fn engine_us(rules: Rules) -> f64 {
+    let spec = ModelSpec::parse("model.yaml", store::CARD.as_bytes()).unwrap();
+    let engine = Engine::compile(store::FILE, &spec).unwrap();
+    let mut chance = Chance::new(11);
+    let rows: Vec<Rows> = (0..HUNDRED).map(|_| Array2::from(rows_of(&mut chance, 100)).into()).collect();
+    let run = |time: Duration| {
+        let (begun, mut runs) = (Instant::now(), 0);
+        for rows in rows.iter().cycle() {
+            if begun.elapsed() >= time {
+                break;
+            }
+            engine.run(rows, begun + 2 * time).unwrap();
+            runs += 1;
+        }
+        begun.elapsed().as_secs_f64() * 1e6 / f64::from(runs)
+    };
+    run(rules.warm);
+    contest::median((0..rules.rounds).map(|_| run(rules.time)).collect())
 }
 
 /// `mainstay serve`, started and ready; its ports are chosen beforehand, so that nothing but its answer is waited for.

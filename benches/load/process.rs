@@ -76,8 +76,14 @@ impl Apart {
     pub fn keep(servers: impl IntoIterator<Item = u32>) -> Self {
         let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1);
         keep_to(std::process::id(), "0");
-        servers.into_iter().for_each(|id| keep_to(id, &last.to_string()));
-        Self { last }
+        let this = Self { last };
+        servers.into_iter().for_each(|id| this.add(id));
+        this
+    }
+
+    /// And one more server.
+    pub fn add(&self, server: u32) {
+        keep_to(server, &self.last.to_string());
     }
 }
 

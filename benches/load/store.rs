@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use mainstay_models::{Blob, Commit, ModelSpec, Publisher, Release, ReleasedModel, ReleasedVersion, Version};
 
-const CARD: &str = include_str!("forest/model.yaml");
-const FILE: &[u8] = include_bytes!("forest/model.onnx");
+pub const CARD: &str = include_str!("forest/model.yaml");
+pub const FILE: &[u8] = include_bytes!("forest/model.onnx");
 
 /// A store and what it was last asked to serve.
 pub struct Store {
