@@ -32,6 +32,8 @@ pub(super) struct Nodes {
     packed: Vec<Packed>,
     /// How many bits of a link are `next`'s, below the slot's.
     next_bits: u32,
+    /// How many slots are compared, from the first one on.
+    slots: u32,
     /// Whether any node has [`NEGATE`].
     signed: bool,
 }
@@ -80,7 +82,7 @@ impl Nodes {
             Packed { threshold: node.threshold, link: sign | node.slot << next_bits | node.next }
         };
         let signed = nodes.iter().any(|node| node.negate);
-        Ok(Self { packed: nodes.iter().map(pack).collect(), next_bits, signed })
+        Ok(Self { packed: nodes.iter().map(pack).collect(), next_bits, slots, signed })
     }
 
     /// Puts the leaves of at most [`SIDE_BY_SIDE`] `lanes` into `leaves`. `file` holds the values of `R` rows by slot.
@@ -150,6 +152,9 @@ mod wide {
 
     use super::{LANES, Lanes, NEGATE, Node, Nodes, Places, SIDE_BY_SIDE, in_steps};
 
+    /// So many values of a row are held in registers.
+    const HELD_MAX: usize = 32;
+
     /// Whether [`descend`] is quicker here than going down eight lanes after another. Most processors that can do it load for
     /// eight lanes as fast as eight loads; those whose makers had to close a leak in that instruction take several times as long.
     /// So it is tried, once.
@@ -167,20 +172,42 @@ mod wide {
     pub(super) fn descend<const R: usize>(nodes: &Nodes, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
         let is_counted = |len: usize| len > 0 && i32::try_from(len).is_ok();
         assert!(lanes.len() <= SIDE_BY_SIDE && is_counted(file.len()) && is_counted(nodes.packed.len()));
+        let is_held = R == 1 && nodes.slots as usize <= HELD_MAX;
         // SAFETY: the processor has what the functions were compiled for.
         #[allow(unsafe_code)]
         unsafe {
-            if nodes.signed {
-                steps::<R, true>(nodes, file, lanes, leaves);
-            } else {
-                steps::<R, false>(nodes, file, lanes, leaves);
+            match (nodes.signed, is_held) {
+                (false, false) => steps::<R, false, false>(nodes, file, lanes, leaves),
+                (false, true) => steps::<R, false, true>(nodes, file, lanes, leaves),
+                (true, false) => steps::<R, true, false>(nodes, file, lanes, leaves),
+                (true, true) => steps::<R, true, true>(nodes, file, lanes, leaves),
             }
         }
     }
 
-    /// Reads nothing but nodes and values, of each of which there is one at least, whatever the links say.
+    /// The first values of a row, in two registers.
+    #[target_feature(enable = "avx512f")]
+    fn held(row: &[f32]) -> [__m512; 2] {
+        [0, 1].map(|half| {
+            let values = &row[(half * HELD_MAX / 2).min(row.len())..];
+            let mask = ((1_u32 << values.len().min(HELD_MAX / 2)) - 1) as __mmask16;
+            // SAFETY: no more is read than the mask allows, which are no more than there are.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm512_maskz_loadu_ps(mask, values.as_ptr())
+            }
+        })
+    }
+
+    /// Reads nothing but nodes and values, of each of which there is one at least, whatever the links say. If the values are
+    /// `HELD`, they are those of one row and are taken from registers, which is quicker than loading each.
     #[target_feature(enable = "avx2,avx512f,avx512vl")]
-    fn steps<const R: usize, const SIGNED: bool>(nodes: &Nodes, file: &[f32], lanes: &[Lanes], leaves: &mut [Places]) {
+    fn steps<const R: usize, const SIGNED: bool, const HELD: bool>(
+        nodes: &Nodes,
+        file: &[f32],
+        lanes: &[Lanes],
+        leaves: &mut [Places],
+    ) {
         let vector = |values: &[u32; LANES]| {
             let [a, b, c, d, e, f, g, h] = values.map(u32::cast_signed);
             _mm256_setr_epi32(a, b, c, d, e, f, g, h)
@@ -198,6 +225,7 @@ mod wide {
         let to_slot = _mm_cvtsi32_si128(nodes.next_bits.cast_signed());
         let to_place = _mm_cvtsi32_si128(R.ilog2().cast_signed());
         let at = &mut at[..lanes.len()];
+        let [low, high] = if HELD { held(file) } else { [_mm512_setzero_ps(); 2] };
         for steps in in_steps(depth) {
             let mut moved = zero;
             for step in 0..steps {
@@ -210,11 +238,17 @@ mod wide {
                     let link = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(node));
                     let unsigned = if SIGNED { _mm256_and_si256(link, slot_mask) } else { link };
                     let slot = _mm256_srl_epi32(unsigned, to_slot);
-                    let place = if R == 1 { slot } else { _mm256_add_epi32(_mm256_sll_epi32(slot, to_place), row) };
-                    let place = _mm256_min_epu32(place, last_value);
-                    // SAFETY: `place` counts values of 4 bytes, and is at most the last one's.
-                    #[allow(unsafe_code)]
-                    let mut value = unsafe { _mm256_i32gather_ps::<4>(file.as_ptr(), place) };
+                    let mut value = if HELD {
+                        _mm512_castps512_ps256(_mm512_permutex2var_ps(low, _mm512_castsi256_si512(slot), high))
+                    } else {
+                        let place = if R == 1 { slot } else { _mm256_add_epi32(_mm256_sll_epi32(slot, to_place), row) };
+                        let place = _mm256_min_epu32(place, last_value);
+                        // SAFETY: `place` counts values of 4 bytes, and is at most the last one's.
+                        #[allow(unsafe_code)]
+                        unsafe {
+                            _mm256_i32gather_ps::<4>(file.as_ptr(), place)
+                        }
+                    };
                     if SIGNED {
                         let sign = _mm256_castsi256_ps(_mm256_andnot_si256(slot_mask, link));
                         value = _mm256_xor_ps(value, sign);
@@ -245,6 +279,8 @@ mod wide {
     fn is_quicker() -> bool {
         const DEPTH: u32 = 8;
         const SLOTS: u32 = 16;
+        /// More than one, so that values are loaded too.
+        const ROWS: usize = 8;
         let leaves_from = (1 << DEPTH) - 1;
         let tree: Vec<Node> = (0..2 * leaves_from + 1)
             .map(|at| {
@@ -256,7 +292,7 @@ mod wide {
         let trees = LANES * SIDE_BY_SIDE;
         let nodes =
             Nodes::new(&tree.repeat(trees), tree.len() as u32).expect("a link has room for 511 nodes and 16 slots");
-        let file: Vec<f32> = (0..SLOTS).map(|slot| (slot * 11 % SLOTS) as f32).collect();
+        let file: Vec<f32> = (0..SLOTS * ROWS as u32).map(|place| (place * 11 % SLOTS) as f32).collect();
         let lanes: Vec<Lanes> = (0..SIDE_BY_SIDE)
             .map(|i| Lanes {
                 roots: std::array::from_fn(|lane| ((i * LANES + lane) * tree.len()) as u32),
@@ -274,8 +310,8 @@ mod wide {
         let mut best = [Duration::MAX; 2];
         // The least of some is that of a moment in which nothing else had the processor.
         for _ in 0..16 {
-            best[0] = best[0].min(time(&|leaves| nodes.descend_apart::<1>(&file, &lanes, leaves)));
-            best[1] = best[1].min(time(&|leaves| descend::<1>(&nodes, &file, &lanes, leaves)));
+            best[0] = best[0].min(time(&|leaves| nodes.descend_apart::<ROWS>(&file, &lanes, leaves)));
+            best[1] = best[1].min(time(&|leaves| descend::<ROWS>(&nodes, &file, &lanes, leaves)));
         }
         best[1] < best[0]
     }
@@ -305,7 +341,7 @@ mod tests {
     }
 
     /// Trees of all depths up to some, with leaves at every one of them; gives where each begins, and its depth.
-    fn forest(numbers: &mut Numbers, signed: bool) -> (Nodes, Vec<(u32, u32)>) {
+    fn forest(numbers: &mut Numbers, slots: u32, signed: bool) -> (Nodes, Vec<(u32, u32)>) {
         let (mut all, mut roots, mut longest) = (Vec::new(), Vec::new(), 0);
         for _ in 0..SIDE_BY_SIDE {
             let deepest = numbers.below(24);
@@ -317,7 +353,7 @@ mod tests {
                     let next = tree.len() as u32;
                     tree.extend([leaf(next), leaf(next + 1)]);
                     let negate = signed && numbers.below(2) == 0;
-                    tree[at as usize] = Node { threshold: numbers.value(), negate, slot: numbers.below(5), next };
+                    tree[at as usize] = Node { threshold: numbers.value(), negate, slot: numbers.below(slots), next };
                     // Some trees are all but a line, and none is large.
                     below.push(next + numbers.below(2));
                     if depth < 4 && numbers.below(2) == 0 {
@@ -334,7 +370,7 @@ mod tests {
     }
 
     fn both_ways<const R: usize>(numbers: &mut Numbers, nodes: &Nodes, roots: &[(u32, u32)]) {
-        let file: Vec<f32> = (0..5 * R).map(|_| numbers.value()).collect();
+        let file: Vec<f32> = (0..nodes.slots as usize * R).map(|_| numbers.value()).collect();
         for count in [1, 7, SIDE_BY_SIDE] {
             let mut lanes = [Lanes::default(); SIDE_BY_SIDE];
             for lanes in &mut lanes {
@@ -366,7 +402,8 @@ mod tests {
         }
         let mut numbers = Numbers(1);
         for round in 0..200 {
-            let (nodes, roots) = forest(&mut numbers, round % 2 == 0);
+            let slots = [1, 5, 16, 17, 32, 33, 100][round % 7];
+            let (nodes, roots) = forest(&mut numbers, slots, round % 2 == 0);
             both_ways::<1>(&mut numbers, &nodes, &roots);
             both_ways::<8>(&mut numbers, &nodes, &roots);
             both_ways::<64>(&mut numbers, &nodes, &roots);

@@ -10,9 +10,11 @@ use super::program::Block;
 /// What the leaves hold. Scores are added as `f32` or `f64`, whichever the model file has.
 #[derive(Debug)]
 enum Leaves {
+    /// One score, by node; all of the same class.
+    One { scores: Vec<f32>, class: u32 },
     /// One score, of the class that its tree speaks of; by node.
     Single { scores: Vec<f32>, class: Vec<u32> },
-    /// A score of every class; by node, where it begins.
+    /// A score of every class; by node, where it begins. [`FEW`] more follow the last.
     Dense { at: Vec<u32>, scores: Vec<f32> },
     /// The same in `f64`.
     Double { at: Vec<u32>, scores: Vec<f64> },
@@ -48,6 +50,8 @@ impl From<TooWide> for TreeError {
     }
 }
 
+/// So many sums are held in a register, or half as many in half of one.
+const FEW: usize = 8;
 /// The most scores of an ensemble, and the most nodes.
 const SCORES_MAX: usize = 1 << 26;
 
@@ -55,7 +59,12 @@ impl Ensemble {
     pub(super) fn new(forest: &Forest, classes: usize, double: bool) -> Result<Self, TreeError> {
         let single = if double { None } else { forest.only_classes() };
         let leaves = match (single, double) {
-            (Some(class), _) => Leaves::Single { scores: Vec::new(), class },
+            (Some(class), _) => match class.as_slice() {
+                [first, rest @ ..] if rest.iter().all(|class| class == first) => {
+                    Leaves::One { scores: Vec::new(), class: *first }
+                }
+                _ => Leaves::Single { scores: Vec::new(), class },
+            },
             (None, false) => Leaves::Dense { at: Vec::new(), scores: Vec::new() },
             (None, true) => Leaves::Double { at: Vec::new(), scores: Vec::new() },
         };
@@ -68,7 +77,10 @@ impl Ensemble {
             depths.push(laying.lay(tree, root)?);
             longest = longest.max(laying.nodes.len() as u32 - root);
         }
-        let Laying { nodes, leaves, .. } = laying;
+        let Laying { nodes, mut leaves, .. } = laying;
+        if let Leaves::Dense { scores, .. } = &mut leaves {
+            scores.extend([0.0; FEW]);
+        }
         let nodes = Nodes::new(&nodes, longest)?;
         let groups =
             roots.chunks(LANES).zip(depths.chunks(LANES)).map(|(roots, depths)| group(roots, depths)).collect();
@@ -90,12 +102,9 @@ impl Ensemble {
             let together = evenly(self.groups.len());
             for (chunk, groups) in self.groups.chunks(together).enumerate() {
                 self.nodes.descend::<1>(file, groups, &mut leaves);
-                for (group, leaves) in leaves.iter().take(groups.len()).enumerate() {
-                    let first = (chunk * together + group) * LANES;
-                    for (lane, &leaf) in leaves.iter().take(self.roots.len() - first).enumerate() {
-                        self.score::<1>(first + lane, leaf, 0, sums, doubles);
-                    }
-                }
+                let first = chunk * together * LANES;
+                let trees = (groups.len() * LANES).min(self.roots.len() - first);
+                self.score_row(first, &leaves.as_flattened()[..trees], sums, doubles);
             }
         } else {
             // Eight rows of a tree in each.
@@ -121,10 +130,34 @@ impl Ensemble {
         }
     }
 
+    /// Adds the scores of one row's `leaves`, of as many trees from the tree `first` on. Sums stay in registers where there are
+    /// few: in memory, each addition would wait for the one before it to be stored.
+    #[inline(always)]
+    fn score_row(&self, first: usize, leaves: &[u32], sums: &mut [f32], doubles: &mut [f64]) {
+        match &self.leaves {
+            Leaves::One { scores, class } => {
+                let sum = &mut sums[*class as usize];
+                *sum = leaves.iter().fold(*sum, |sum, &leaf| sum + scores[leaf as usize]);
+            }
+            Leaves::Dense { at, scores } if self.classes <= FEW / 2 => {
+                add_few::<{ FEW / 2 }>(leaves, at, scores, &mut sums[..self.classes]);
+            }
+            Leaves::Dense { at, scores } if self.classes <= FEW => {
+                add_few::<FEW>(leaves, at, scores, &mut sums[..self.classes]);
+            }
+            _ => {
+                for (tree, &leaf) in (first..).zip(leaves) {
+                    self.score::<1>(tree, leaf, 0, sums, doubles);
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     fn score<const R: usize>(&self, tree: usize, leaf: u32, row: usize, sums: &mut [f32], doubles: &mut [f64]) {
         let leaf = leaf as usize;
         match &self.leaves {
+            Leaves::One { scores, class } => sums[*class as usize * R + row] += scores[leaf],
             Leaves::Single { scores, class } => sums[class[tree] as usize * R + row] += scores[leaf],
             Leaves::Dense { at, scores } => {
                 let scores = &scores[at[leaf] as usize..][..self.classes];
@@ -140,6 +173,20 @@ impl Ensemble {
             }
         }
     }
+}
+
+/// Adds the scores of leaves to the sums of at most `N` classes. What a leaf's scores are followed by is added where nothing is read.
+#[inline(always)]
+fn add_few<const N: usize>(leaves: &[u32], at: &[u32], scores: &[f32], sums: &mut [f32]) {
+    let mut few = [0.0; N];
+    few[..sums.len()].copy_from_slice(sums);
+    for &leaf in leaves {
+        let from = at[leaf as usize] as usize;
+        for (sum, score) in few.iter_mut().zip(&scores[from..from + N]) {
+            *sum += score;
+        }
+    }
+    sums.copy_from_slice(&few[..sums.len()]);
 }
 
 /// At most [`LANES`] trees that go down together.
@@ -247,7 +294,7 @@ impl Laying<'_> {
         for new in at..at + count {
             self.nodes.push(Node { threshold: f32::NAN, negate: false, slot: 0, next: new - self.root });
             match &mut self.leaves {
-                Leaves::Single { scores, .. } => scores.push(0.0),
+                Leaves::One { scores, .. } | Leaves::Single { scores, .. } => scores.push(0.0),
                 Leaves::Dense { at, .. } | Leaves::Double { at, .. } => at.push(0),
             }
         }
@@ -258,7 +305,9 @@ impl Laying<'_> {
         self.detour(node, node);
         let classes = self.classes;
         match &mut self.leaves {
-            Leaves::Single { scores, .. } => scores[node as usize] = leaf.first().map_or(0.0, |leaf| leaf.1) as f32,
+            Leaves::One { scores, .. } | Leaves::Single { scores, .. } => {
+                scores[node as usize] = leaf.first().map_or(0.0, |leaf| leaf.1) as f32;
+            }
             Leaves::Dense { at, scores } if scores.len() + classes <= SCORES_MAX => {
                 at[node as usize] = scores.len() as u32;
                 append(scores, classes, leaf.iter().map(|&(class, score)| (class, score as f32)));
