@@ -49,8 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     runtime.block_on(async {
         for body in bodies.iter().cycle().take(count) {
             let request = Request::post(path).header("content-type", "application/json");
-            let request = request.body(Full::new(Bytes::from_static(body.as_bytes())))?;
-            let response = api.answer(request, "id").await;
+            let (head, body) = request.body(Full::new(Bytes::from_static(body.as_bytes())))?.into_parts();
+            let response = api.answer(&head, body, "id").await;
             if response.status() != StatusCode::OK {
                 return Err(format!("answered with {}", response.status()).into());
             }

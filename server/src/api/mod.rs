@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Response};
 use mainstay_models::{ModelName, ModelSpec};
 
 use crate::batch::{Runner, RunnerError};
@@ -131,36 +131,38 @@ impl Api {
     }
 
     /// Answers one request. Dropping the future drops the request's work, if it has not begun.
-    pub async fn answer<B>(&self, request: Request<B>, request_id: &str) -> Response<Body>
+    pub async fn answer<B>(&self, head: &Parts, body: B, request_id: &str) -> Response<Body>
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let (head, body) = request.into_parts();
-        let result = match self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path())) {
-            Some(Route::Predict(model)) => self.predict(&head, body, model.as_deref(), request_id).await,
-            Some(Route::Page) if wants_page(&head) => {
-                let base_url = base_url(&head);
-                self.show(&head, |catalog| page::index(catalog, &base_url))
+        let route = self.aliases.route(head.uri.path()).or_else(|| route(head.uri.path()));
+        let may_be_large = matches!(route, Some(Route::Predict(_) | Route::Platform(_) | Route::V2(_)));
+        let result = match route {
+            Some(Route::Predict(model)) => self.predict(head, body, model.as_deref(), request_id).await,
+            Some(Route::Page) if wants_page(head) => {
+                let base_url = base_url(head);
+                self.show(head, |catalog| page::index(catalog, &base_url))
             }
             // What KServe's clients and load balancers ask; neither can use a page.
-            Some(Route::Page) => self.show(&head, |_| document(&serde_json::json!({ "status": "alive" }))),
-            Some(Route::Asset(asset)) => self.show(&head, |_| asset.response()),
-            Some(Route::Platform(route)) => self.answer_platform(&head, body, route, request_id).await,
-            Some(Route::V2(route)) => self.answer_v2(&head, body, route, request_id).await,
-            Some(Route::Info) => self.show(&head, |catalog| json(info::render(catalog))),
-            Some(Route::Docs) => self.describe(&head, page::docs),
+            Some(Route::Page) => self.show(head, |_| document(&serde_json::json!({ "status": "alive" }))),
+            Some(Route::Asset(asset)) => self.show(head, |_| asset.response()),
+            Some(Route::Platform(route)) => self.answer_platform(head, body, route, request_id).await,
+            Some(Route::V2(route)) => self.answer_v2(head, body, route, request_id).await,
+            Some(Route::Info) => self.show(head, |catalog| json(info::render(catalog))),
+            Some(Route::Docs) => self.describe(head, page::docs),
             Some(Route::OpenApi) if head.uri.query().is_none() => {
-                self.show(&head, |catalog| json(catalog.documents.openapi(catalog, &self.limits, self.offered())))
+                self.show(head, |catalog| json(catalog.documents.openapi(catalog, &self.limits, self.offered())))
             }
-            Some(Route::OpenApi) => self.describe(&head, |reference| json(reference::text(&reference.openapi()))),
-            Some(Route::Swagger) => self.swagger(&head),
+            Some(Route::OpenApi) => self.describe(head, |reference| json(reference::text(&reference.openapi()))),
+            Some(Route::Swagger) => self.swagger(head),
             Some(Route::Postman) => {
-                let base_url = base_url(&head);
-                self.describe(&head, |reference| json(reference::text(&reference.postman(&base_url))))
+                let base_url = base_url(head);
+                self.describe(head, |reference| json(reference::text(&reference.postman(&base_url))))
             }
             None => Err(ApiError::not_found()),
         };
-        result.unwrap_or_else(|error| error.into_response(request_id))
+        let response = result.unwrap_or_else(|error| error.into_response(request_id));
+        if may_be_large && compression::pays(&response) { compression::deflate(head, response).await } else { response }
     }
 
     /// How many requests have a worker's answer to come.
@@ -333,7 +335,7 @@ impl Api {
         let mut response = json(body);
         name_version(&mut response, spec);
         version.metrics.answered(&phases);
-        Ok(compression::deflate(head, response).await)
+        Ok(response)
     }
 
     /// Turns a large body away that, by its length, would find no place, before it is decoded, which is most of what
@@ -357,7 +359,7 @@ impl Api {
     {
         let bytes_max = self.limits.body_bytes_max;
         let body = body::read(body, bytes_max, deadline).await?;
-        compression::inflate(coding, body, bytes_max).await
+        if coding == Coding::Identity { Ok(body) } else { compression::inflate(coding, body, bytes_max).await }
     }
 }
 

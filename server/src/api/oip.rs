@@ -16,14 +16,15 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::compression::{self, Coding};
+use super::compression::Coding;
 use super::route::{Named, V2};
 use super::{Api, ApiError, Body, document, json, on_its_thread};
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
+use crate::engine::Prediction;
 use crate::monitor::{BatchStatistics, Phases};
 use crate::reload::{Action, State, Status};
 use crate::wire::oip::json::Answering;
-use crate::wire::oip::{self, Metadata, Request};
+use crate::wire::oip::{self, Inputs, Metadata, Request};
 use crate::wire::{BODY, path_of_failure};
 
 /// The length of the JSON before binary tensors.
@@ -247,10 +248,15 @@ impl Api {
         let latest = begun + self.limits.timeout;
         let body = self.read(coding, body, latest).await?;
         self.admit(version, &body)?;
-        let request = self.decode_v2(version, body, json_bytes).await?;
-        let id = request.id.clone();
-        let (outputs, phases) = self.predict_v2(picked, request, begun, latest, request_id).await?;
+        let rows_max = self.limits.rows_max;
+        let decode = move |version: &LoadedVersion, body: &Bytes| match json_bytes {
+            Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),
+            json_bytes => oip::json::decode(version.signature.metadata(), body, json_bytes, rows_max),
+        };
+        let Request { id, inputs, outputs, is_binary, timeout_us } = on_its_thread(version, body, decode).await?;
+        let (prediction, phases) = self.predict_v2(picked, inputs, timeout_us, begun, latest, request_id).await?;
         let spec = &version.spec;
+        let outputs = oip::outputs(spec, version.engine.interface(), prediction, &outputs, is_binary);
         let answering = Answering { model: &spec.name, version: &spec.version, id: id.as_deref() };
         let (body, json_bytes) = oip::json::encode(answering, &outputs);
         let mut response = json(body);
@@ -261,7 +267,7 @@ impl Api {
         }
         super::name_version(&mut response, spec);
         version.metrics.answered(&phases);
-        Ok(compression::deflate(head, response).await)
+        Ok(response)
     }
 
     /// A prediction for a request that `decode` makes of what has been read, its outputs, and the request's id.
@@ -277,10 +283,12 @@ impl Api {
         let _in_flight = self.metrics.begin();
         let picked = self.pick(Some(model), version)?;
         let answered = async {
-            let request = decode(&picked.version)?;
-            let (id, (outputs, phases)) =
-                (request.id.clone(), self.predict_v2(&picked, request, begun, deadline, request_id).await?);
-            picked.version.metrics.answered(&phases);
+            let version = &picked.version;
+            let Request { id, inputs, outputs, is_binary, timeout_us } = decode(version)?;
+            let (prediction, phases) =
+                self.predict_v2(&picked, inputs, timeout_us, begun, deadline, request_id).await?;
+            let outputs = oip::outputs(&version.spec, version.engine.interface(), prediction, &outputs, is_binary);
+            version.metrics.answered(&phases);
             Ok((id, outputs))
         }
         .await;
@@ -288,37 +296,23 @@ impl Api {
         answered.map(|(id, outputs)| (picked, id, outputs))
     }
 
-    /// The outputs that a checked request asks for.
+    /// What the model says of a checked request's inputs.
     async fn predict_v2(
         &self,
         picked: &Picked,
-        request: Request,
+        inputs: Inputs,
+        timeout_us: Option<u64>,
         begun: Instant,
         latest: Instant,
         request_id: &str,
-    ) -> Result<(oip::Outputs, Phases), ApiError> {
-        let Request { inputs, outputs: wanted, is_binary, timeout_us, .. } = request;
+    ) -> Result<(Prediction, Phases), ApiError> {
         let version = &picked.version;
         let rows = oip::rows(&version.signature, version.engine.interface(), inputs)?;
         let asked = timeout_us.and_then(|us| begun.checked_add(Duration::from_micros(us)));
         let deadline = asked.map_or(latest, |asked| asked.min(latest));
         let mut phases = Phases::decoded(begun, rows.len());
-        let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
-        Ok((oip::outputs(&version.spec, version.engine.interface(), answer, &wanted, is_binary), phases))
-    }
-
-    async fn decode_v2(
-        &self,
-        version: &Arc<LoadedVersion>,
-        body: Bytes,
-        json_bytes: Option<usize>,
-    ) -> Result<Request, oip::Error> {
-        let rows_max = self.limits.rows_max;
-        let decode = move |version: &LoadedVersion, body: &Bytes| match json_bytes {
-            Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),
-            json_bytes => oip::json::decode(version.signature.metadata(), body, json_bytes, rows_max),
-        };
-        on_its_thread(version, body, decode).await
+        let prediction = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        Ok((prediction, phases))
     }
 }
 

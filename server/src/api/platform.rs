@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{Method, Response};
 use serde_json::json;
 
-use super::compression::{self, Coding};
+use super::compression::Coding;
 use super::route::Platform;
 use super::{Api, ApiError, Body, json, on_its_thread};
 use crate::catalog::{LoadedVersion, Picked};
@@ -111,7 +111,7 @@ impl Api {
         };
         super::name_version(&mut response, &version.spec);
         version.metrics.answered(&phases);
-        Ok(compression::deflate(head, response).await)
+        Ok(response)
     }
 
     async fn decode_form(&self, version: &Arc<LoadedVersion>, form: Form, body: Bytes) -> Result<Rows, DecodeError> {

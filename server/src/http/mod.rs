@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Version};
 use http_body_util::Either;
 use hyper::body::Incoming;
@@ -130,7 +132,15 @@ impl Front {
             let (front, link) = (Arc::clone(&self), Arc::clone(&link));
             async move {
                 let _at_hand = link.request(request.version() == Version::HTTP_2);
-                Ok::<_, Infallible>(front.answer(request).await)
+                let id = request_id(&request);
+                let mut response = if Grpc::is_call(&request) {
+                    front.call(request, text(&id)).await.map(Either::Right)
+                } else {
+                    let (head, body) = request.into_parts();
+                    front.answer(&head, body, text(&id)).await.map(|body| Either::Left(Pieces(body)))
+                };
+                response.headers_mut().insert(REQUEST_ID, id);
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = pin!(self.protocol.serve_connection(TokioIo::new(stream), service));
@@ -139,19 +149,13 @@ impl Front {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Either<Pieces, tonic::body::Body>> {
-        let id = request_id(&request);
-        let mut response = if Grpc::is_call(&request) {
-            let answered = self.bounded(pin!(self.grpc.answer(request, text(&id)))).await;
-            answered.unwrap_or_else(Grpc::overloaded).map(Either::Right)
-        } else {
-            let answered = self.bounded(pin!(self.api.answer(request, text(&id)))).await;
-            answered
-                .unwrap_or_else(|| ApiError::overloaded().into_response(text(&id)))
-                .map(|body| Either::Left(Pieces(body)))
-        };
-        response.headers_mut().insert(REQUEST_ID, id);
-        response
+    async fn answer(&self, head: &Parts, body: Incoming, id: &str) -> Response<Bytes> {
+        let answered = self.bounded(pin!(self.api.answer(head, body, id))).await;
+        answered.unwrap_or_else(|| ApiError::overloaded().into_response(id))
+    }
+
+    async fn call(&self, request: Request<Incoming>, id: &str) -> Response<tonic::body::Body> {
+        self.bounded(pin!(self.grpc.answer(request, id))).await.unwrap_or_else(Grpc::overloaded)
     }
 
     /// What `answer` gives; nothing, and no more of it, if it must wait while as many do as may. What waits for a worker

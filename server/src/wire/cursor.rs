@@ -42,7 +42,8 @@ impl<'b> Cursor<'b> {
         is_next.then(|| self.0 = &self.0[1..])
     }
 
-    #[inline]
+    // Where the length is known, so is how to compare.
+    #[inline(always)]
     pub(super) fn literal(&mut self, literal: &[u8]) -> Option<()> {
         self.next()?;
         self.0 = self.0.strip_prefix(literal)?;

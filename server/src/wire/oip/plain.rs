@@ -24,17 +24,23 @@ pub(super) fn decode(metadata: &Metadata, json: &[u8], tail: &[u8], rows_max: us
         id = Some(cursor.text().filter(|id| id.len() <= ID_BYTES_MAX)?.to_owned());
         cursor.take(b',')?;
     }
-    for expected in [&b"\"inputs\""[..], b":", b"[", b"{"] {
-        cursor.literal(expected)?;
-    }
+    cursor.literal(b"\"inputs\"")?;
+    cursor.take(b':')?;
+    cursor.take(b'[')?;
+    cursor.take(b'{')?;
     let inputs = Inputs::Matrix(matrix(expected, &mut cursor, tail, rows_max)?);
     cursor.take(b'}')?;
     cursor.take(b']')?;
     let mut is_binary = false;
     if cursor.next()? == b',' {
-        for expected in [&b","[..], b"\"parameters\"", b":", b"{", b"\"binary_data_output\"", b":", b"true", b"}"] {
-            cursor.literal(expected)?;
-        }
+        cursor.take(b',')?;
+        cursor.literal(b"\"parameters\"")?;
+        cursor.take(b':')?;
+        cursor.take(b'{')?;
+        cursor.literal(b"\"binary_data_output\"")?;
+        cursor.take(b':')?;
+        cursor.literal(b"true")?;
+        cursor.take(b'}')?;
         is_binary = true;
     }
     cursor.take(b'}')?;
@@ -76,9 +82,9 @@ fn matrix(expected: &TensorMetadata, cursor: &mut Cursor<'_>, tail: &[u8], rows_
         // Bytes behind the JSON belong to nobody.
         if tail.is_empty() { values(cursor, rows, columns)? } else { return None }
     } else {
-        for expected in [&b"{"[..], b"\"binary_data_size\"", b":"] {
-            cursor.literal(expected)?;
-        }
+        cursor.take(b'{')?;
+        cursor.literal(b"\"binary_data_size\"")?;
+        cursor.take(b':')?;
         let has_all = cursor.count()? == tail.len();
         cursor.take(b'}')?;
         let Elements::Fp32(values) = raw::decode("", Datatype::Fp32, rows * columns, tail).ok()? else { return None };
