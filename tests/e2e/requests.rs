@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Connection, MILL, SETOSA, SETOSA_QUERY, Server};
+use crate::harness::{Answer, Connection, MILL, SETOSA, SETOSA_QUERY, Server, eventually};
 use crate::platforms::{check_place, row};
 
 /// The request that the users of the replaced system send.
@@ -274,6 +274,29 @@ fn more_requests_than_allowed_are_told_to_come_back() {
     let (mut third, withheld) = server.half_asked();
     third.send(withheld).unwrap();
     third.answer().unwrap().ok();
+}
+
+#[test]
+fn requests_that_share_a_run_are_never_too_many_and_get_their_own_answers() {
+    let server = Server::start(&["--requests-max", "1", "--threads", "1", "--engine", "ort"]);
+    let mut connections: Vec<_> = (0..9).map(|_| Connection::open(server.listen)).collect();
+    // One of each species, in turn.
+    let rows = ["5.1,3.5,1.4,0.2", "6.0,2.7,4.1,1.2", "6.5,3.0,5.8,2.2"];
+    eventually("requests share a run", || {
+        for (index, connection) in connections.iter_mut().enumerate() {
+            let body = format!("[[{}]]", rows[index % 3]);
+            let length = body.len();
+            let head = format!("POST /predict HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n");
+            connection.send(head + &body).unwrap();
+        }
+        for (index, connection) in connections.iter_mut().enumerate() {
+            assert_eq!(connection.answer().unwrap().ok()["prediction"], json!([index % 3]));
+        }
+        let counted = server.get("/v2/models/iris/stats").ok()["model_stats"][0].clone();
+        let count = |name: &str| counted[name].as_u64().unwrap();
+        assert_eq!(count("inference_count") % 9, 0);
+        (count("execution_count") < count("inference_count")).then_some(())
+    });
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! request, from the outside in:
 //!
 //! 1. its id: the client's `x-request-id`, or a new one; on every answer, also on errors;
-//! 2. the limit on requests at hand: beyond it, 503 with Retry-After before more of the body is read. What is answered without
-//!    waiting for anything is never at hand, and takes part in nothing that the cores share;
+//! 2. the limit on requests at hand: beyond it, 503 with Retry-After before more of the body is read. What is answered in the
+//!    next turn of its core is never at hand, and takes part in nothing that the cores share;
 //! 3. [`Api::answer`], or [`Grpc::answer`] for a call, with a deadline on the body and on the queue.
 //!
 //! A connection has a deadline for its first request, and all connections together have a bound. Dropping a
@@ -161,7 +161,18 @@ impl Front {
     /// What `answer` gives; nothing, and no more of it, if it must wait while as many do as may. What waits for a worker
     /// has been admitted by the queue, whose bound it has: to turn it away here would make its decoding vain.
     async fn bounded<T>(&self, mut answer: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        if let Poll::Ready(answered) = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+        let mut has_waited = false;
+        let answered = poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            // What shares a run with other requests of this turn is answered in the next.
+            Poll::Pending if !has_waited => {
+                has_waited = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Ready(None),
+        });
+        if let Some(answered) = answered.await {
             return Some(answered);
         }
         let _place = self.admit()?;
