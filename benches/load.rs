@@ -53,8 +53,7 @@ mod process;
 #[path = "load/store.rs"]
 mod store;
 
-use bodies::{Form, requests, rows_of};
-use chance::Chance;
+use bodies::{Form, requests, rows_of_each};
 use client::Plan;
 use contest::{Entrant, Rules, at, latencies_ms};
 use harness::{Program, Server, eventually, mainstay};
@@ -271,9 +270,9 @@ impl Report {
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let served = Served::forest(&["--threads", "1"]);
         let bare = self.bare(&served, &requests);
-        let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
+        let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests.clone())];
         let apart = Apart::keep(entrants.iter().map(|entrant| entrant.process));
-        let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
+        let peak = served.peak(&requests, self.rules);
         let short = Rules {
             rounds: self.rules.rounds * SHORT_ROUNDS as usize,
             warm: WARM_BRIEFLY,
@@ -315,7 +314,9 @@ impl Report {
             for connections in if rows == 1 { &[16, 64][..] } else { &[16] } {
                 let what = format!("{what}, on a processor of its own");
                 let lines = self.contest_by(rules, &what, rows, &entrants, *connections, None);
-                hundred_us = lines[1].cpu_us;
+                if rows == 100 {
+                    hundred_us = lines[1].cpu_us;
+                }
             }
         }
         let engine_us = engine_us(rules);
@@ -566,8 +567,8 @@ impl Report {
         let served = Served::forest(&[]);
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let bare = self.bare(&served, &requests);
+        let peak = served.peak(&requests, self.rules);
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests)];
-        let peak = contest::hold(&entrants[1..], 64, None, self.rules)[0].requests_per_s;
         let rounds = Rules { rounds: self.rules.rounds.min(3), ..self.rules };
         let mut lines = Vec::new();
         for quantile in ["half", "99 %"] {
@@ -869,8 +870,7 @@ impl Drop for Bare {
 fn engine_us(rules: Rules) -> f64 {
     let spec = ModelSpec::parse("model.yaml", store::CARD.as_bytes()).unwrap();
     let engine = Engine::compile(store::FILE, &spec).unwrap();
-    let mut chance = Chance::new(11);
-    let rows: Vec<Rows> = (0..HUNDRED).map(|_| Array2::from(rows_of(&mut chance, 100)).into()).collect();
+    let rows: Vec<Rows> = rows_of_each(100, HUNDRED).map(|rows| Array2::from(rows).into()).collect();
     let run = |time: Duration| {
         let (begun, mut runs) = (Instant::now(), 0);
         for rows in rows.iter().cycle() {
@@ -913,8 +913,7 @@ fn ask(entrant: &Entrant) -> Value {
 
 /// So many messages of gRPC, of so many rows each.
 fn messages(rows: usize, count: usize) -> Vec<Vec<u8>> {
-    let mut chance = Chance::new(11);
-    (0..count).map(|_| grpc::message(&rows_of(&mut chance, rows))).collect()
+    rows_of_each(rows, count).map(|rows| grpc::message(&rows)).collect()
 }
 
 /// The good answer of `name` to one call.

@@ -22,12 +22,17 @@ pub enum Form {
 
 /// `count` requests of `rows` rows each to `path`; the same ones each time.
 pub fn requests(form: Form, path: &str, rows: usize, count: usize) -> Vec<Vec<u8>> {
+    rows_of_each(rows, count).map(|rows| request(form, path, &rows)).collect()
+}
+
+/// What `count` requests of `rows` rows each ask about; the same each time.
+pub fn rows_of_each(rows: usize, count: usize) -> impl Iterator<Item = Vec<[f32; FEATURES]>> {
     let mut chance = Chance::new(11);
-    (0..count).map(|_| request(form, path, &rows_of(&mut chance, rows))).collect()
+    (0..count).map(move |_| rows_of(&mut chance, rows))
 }
 
 /// Values as the forest was trained on them.
-pub fn rows_of(chance: &mut Chance, rows: usize) -> Vec<[f32; FEATURES]> {
+fn rows_of(chance: &mut Chance, rows: usize) -> Vec<[f32; FEATURES]> {
     (0..rows).map(|_| std::array::from_fn(|_| (chance.noise() * 1e4).round() as f32 / 1e4)).collect()
 }
 

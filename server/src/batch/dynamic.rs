@@ -97,7 +97,7 @@ impl Batch {
         let now = Instant::now();
         let wanted = members.into_iter().filter(|member| !member.reply.is_closed());
         let (members, late): (Vec<_>, Vec<_>) = wanted.partition(|member| now < member.deadline);
-        late.into_iter().for_each(|member| member.tell(Ok(Err(RunnerError::Late))));
+        late.into_iter().for_each(|member| tell(member.reply, Ok(Err(RunnerError::Late))));
         let together = if members.len() > 1 { run_together(&version, &members, now) } else { None };
         let Some(Ran { prediction, shared_rows }) = together else {
             // Of many, one may be what the model failed at.
@@ -108,7 +108,7 @@ impl Batch {
         for member in members {
             let end = first + member.rows.nrows();
             let prediction = prediction.slice(first, end);
-            member.tell(Ok(Ok(Ran { prediction, shared_rows })));
+            tell(member.reply, Ok(Ok(Ran { prediction, shared_rows })));
             first = end;
         }
     }
@@ -136,10 +136,6 @@ impl Member {
             Some(Err(error)) => Ok(Err(RunnerError::Failed(error))),
             None => Err(rows),
         };
-        tell(self.reply, outcome);
-    }
-
-    fn tell(self, outcome: Outcome) {
         tell(self.reply, outcome);
     }
 }

@@ -197,7 +197,7 @@ impl Engine {
     /// Whether one run of many requests' rows costs less than a run of each: ONNX Runtime's takes some microseconds by itself.
     pub fn gains_by_batches(&self) -> bool {
         match &self.kind {
-            Kind::Sessions(sessions) => sessions.takes_batches(),
+            Kind::Sessions(sessions) => sessions.gains_by_batches(),
             Kind::Compiled(_) => false,
         }
     }

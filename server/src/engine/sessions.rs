@@ -79,7 +79,7 @@ impl Sessions {
     }
 
     /// Whether one run may have the rows of many requests: of a matrix, by a model that takes more than one row.
-    pub(super) fn takes_batches(&self) -> bool {
+    pub(super) fn gains_by_batches(&self) -> bool {
         self.plan.is_matrix && self.plan.rows_per_run > 1
     }
 
