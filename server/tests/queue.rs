@@ -29,12 +29,19 @@ struct Job {
     reply: Sender<Result<Vec<(u32, u32)>, u32>>,
 }
 
-/// Answers each row with itself, and a bad job with its caller.
+/// Answers each row with itself, and a bad job with its caller. Takes good ones with good ones, and bad ones with bad ones.
 fn work(queue: &Queue<Job>) {
-    while let Some(job) = queue.take() {
-        let answer = if job.is_bad { Err(job.rows[0].0) } else { Ok(job.rows) };
-        let _ = job.reply.send(answer);
+    while let Some(jobs) = queue.take(|first, job| first.is_bad == job.is_bad) {
+        for job in jobs {
+            let answer = if job.is_bad { Err(job.rows[0].0) } else { Ok(job.rows) };
+            let _ = job.reply.send(answer);
+        }
     }
+}
+
+/// Jobs, each by itself, until the queue is closed and empty.
+fn each<J>(queue: &Queue<J>) -> Vec<J> {
+    std::iter::from_fn(|| queue.take(|_, _| false)).flatten().collect()
 }
 
 /// Asks twice. The bad caller's requests fail, and nobody else's do; what finds no place comes back whole.
@@ -88,7 +95,7 @@ fn what_was_put_in_before_the_end_is_taken_after_it() {
             let queue = Arc::new(Queue::new(4, |_: &u32| true));
             let taken = {
                 let queue = Arc::clone(&queue);
-                thread::spawn(move || std::iter::from_fn(|| queue.take()).collect::<Vec<_>>())
+                thread::spawn(move || each(&queue))
             };
             for job in [1, 2, 3] {
                 queue.put(begun, job).unwrap();
@@ -116,8 +123,26 @@ fn the_nearest_deadline_comes_first_and_what_nobody_wants_makes_room() {
             assert!(!queue.has_place());
             assert_eq!(queue.put(at(0), "one too many"), Err("one too many"));
             queue.close();
-            let order: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
-            assert_eq!(order, ["first of two", "second of two", "late"]);
+            assert_eq!(each(&queue), ["first of two", "second of two", "late"]);
+        },
+        1,
+    );
+}
+
+#[test]
+fn what_can_be_done_together_is_taken_together_in_the_order_of_deadlines() {
+    let begun = Instant::now();
+    shuttle::check_random(
+        move || {
+            let queue = Queue::new(200, |_: &u32| true);
+            for job in 0..140 {
+                queue.put(begun + Duration::from_secs(u64::from(139 - job)), job).unwrap();
+            }
+            let same_half = |first: &u32, job: &u32| first % 2 == job % 2;
+            // Every other one of the 64 behind the first.
+            assert_eq!(queue.take(same_half), Some((75..=139).rev().step_by(2).collect()));
+            assert_eq!(queue.take(|_, _| false), Some(vec![138]));
+            assert_eq!(queue.len(), 140 - 33 - 1);
         },
         1,
     );

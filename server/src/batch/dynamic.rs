@@ -2,19 +2,11 @@
 //!
 //! A thread of connections goes over them in turns: what is ready at the beginning of one is polled in it. The first request
 //! of a turn begins a batch, and a task that the runtime polls after all that are ready by then runs it: nobody waits for
-//! company that has not come yet. Guarantees: a caller gets the rows of its own request, in their order; a row that the model
-//! fails at fails its own request alone; what nobody waits for any more, or what is late, is not run.
-//! Knows tensors and time; does not know requests.
+//! company that has not come yet. Knows tensors and time; does not know requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use ndarray::{Array2, Axis, concatenate};
-use tokio::sync::oneshot;
-
-use super::{Ran, RunnerError};
-use crate::catalog::LoadedVersion;
-use crate::rows::Rows;
+use super::job::{self, Job};
 
 /// The most batches of a turn.
 const BATCHES_MAX: usize = 16;
@@ -23,60 +15,39 @@ thread_local! {
     static TURN: Arc<Turn> = Arc::default();
 }
 
-/// What a request in a batch has come to: it ran or failed; or its rows, where every session was busy.
-pub(super) type Outcome = Result<Result<Ran, RunnerError>, Rows>;
-
 /// The batches of a thread's turn.
 #[derive(Default)]
 struct Turn(Mutex<Vec<Batch>>);
 
 /// Requests for one version.
 struct Batch {
-    version: Arc<LoadedVersion>,
     rows: usize,
-    members: Vec<Member>,
+    jobs: Vec<Job>,
 }
 
-struct Member {
-    rows: Array2<f32>,
-    joined: Instant,
-    deadline: Instant,
-    reply: oneshot::Sender<Outcome>,
-}
-
-/// Puts `rows` into a batch of this turn `now`, or gives them back where they are no matrix or the turn has batches enough. To
-/// be called in a runtime.
-pub(super) fn join(
-    version: &Arc<LoadedVersion>,
-    rows: Rows,
-    now: Instant,
-    deadline: Instant,
-) -> Result<oneshot::Receiver<Outcome>, Rows> {
-    let matrix = match rows {
-        Rows::Matrix(matrix) => matrix,
-        other => return Err(other),
-    };
-    let rows_max = version.engine.inline_rows_max();
+/// Puts `job` into a batch of this turn, or gives it back where the turn has batches enough. To be called in a runtime.
+pub(super) fn join(job: Job) -> Result<(), Job> {
+    let rows = job.rows.len();
+    let rows_max = job.version.engine.inline_rows_max();
     TURN.with(|turn| {
         let mut batches = turn.lock();
-        let has_place = |batch: &Batch| Arc::ptr_eq(&batch.version, version) && batch.rows + matrix.nrows() <= rows_max;
+        let has_place = |batch: &Batch| batch.rows + rows <= rows_max && batch.jobs[0].admits(batch.rows, &job);
         let at = match batches.iter().position(has_place) {
             Some(at) => at,
-            None if batches.len() == BATCHES_MAX => return Err(Rows::Matrix(matrix)),
+            None if batches.len() == BATCHES_MAX => return Err(job),
             None => {
                 if batches.is_empty() {
                     let turn = Arc::clone(turn);
                     // Nobody needs to wait for it: it ends when it is polled first.
                     tokio::spawn(async move { turn.end() });
                 }
-                batches.push(Batch { version: Arc::clone(version), rows: 0, members: Vec::new() });
+                batches.push(Batch { rows: 0, jobs: Vec::new() });
                 batches.len() - 1
             }
         };
-        let (reply, outcome) = oneshot::channel();
-        batches[at].rows += matrix.nrows();
-        batches[at].members.push(Member { rows: matrix, joined: now, deadline, reply });
-        Ok(outcome)
+        batches[at].rows += rows;
+        batches[at].jobs.push(job);
+        Ok(())
     })
 }
 
@@ -87,82 +58,26 @@ impl Turn {
 
     fn end(&self) {
         let batches = std::mem::take(&mut *self.lock());
-        batches.into_iter().for_each(Batch::run);
-    }
-}
-
-impl Batch {
-    fn run(self) {
-        let Self { version, members, .. } = self;
-        let now = Instant::now();
-        let wanted = members.into_iter().filter(|member| !member.reply.is_closed());
-        let (members, late): (Vec<_>, Vec<_>) = wanted.partition(|member| now < member.deadline);
-        late.into_iter().for_each(|member| tell(member.reply, Ok(Err(RunnerError::Late))));
-        let together = if members.len() > 1 { run_together(&version, &members, now) } else { None };
-        let Some(Ran { prediction, shared_rows }) = together else {
-            // Of many, one may be what the model failed at.
-            members.into_iter().for_each(|member| member.run_alone(&version));
-            return;
-        };
-        let mut first = 0;
-        for member in members {
-            let end = first + member.rows.nrows();
-            let prediction = prediction.slice(first, end);
-            tell(member.reply, Ok(Ok(Ran { prediction, shared_rows })));
-            first = end;
+        for batch in batches {
+            job::answer(batch.jobs, |engine, rows, _| engine.try_run(rows));
         }
     }
 }
 
-/// What one run says of the rows of all `members`, in their order; nothing if it fails, or could not be made.
-fn run_together(version: &LoadedVersion, members: &[Member], now: Instant) -> Option<Ran> {
-    let views: Vec<_> = members.iter().map(|member| member.rows.view()).collect();
-    let rows = Rows::Matrix(concatenate(Axis(0), &views).ok()?);
-    let prediction = version.engine.try_run(&rows)?.ok()?;
-    let waited: Duration = members.iter().map(|member| now - member.joined).sum();
-    version.metrics.ran_together(rows.len(), waited, now.elapsed());
-    Some(Ran { prediction, shared_rows: Some(rows.len()) })
-}
-
-impl Member {
-    fn run_alone(self, version: &LoadedVersion) {
-        let waited = self.joined.elapsed();
-        let rows = Rows::Matrix(self.rows);
-        let outcome = match version.engine.try_run(&rows) {
-            Some(Ok(prediction)) => {
-                version.metrics.queued(rows.len(), waited);
-                Ok(Ok(Ran { prediction, shared_rows: None }))
-            }
-            Some(Err(error)) => Ok(Err(RunnerError::Failed(error))),
-            None => Err(rows),
-        };
-        tell(self.reply, outcome);
-    }
-}
-
-/// A caller that left meanwhile wants no answer.
-fn tell(reply: oneshot::Sender<Outcome>, outcome: Outcome) {
-    let _ = reply.send(outcome);
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use ndarray::array;
     use proptest::prelude::*;
+    use tokio::sync::oneshot;
 
     use super::*;
-    use crate::batch::Runner;
-    use crate::batch::tests::{flowers, iris, later, loaded};
-    use crate::engine::{Prediction, RunError};
-
-    /// The largest of three, by softmax: no probability where a value is none.
-    fn softmax() -> Arc<LoadedVersion> {
-        let file = |name: &str| {
-            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/content/half-classes");
-            fs_err::read(format!("{folder}/{name}")).unwrap()
-        };
-        loaded(&file("model.yaml"), &file("model.onnx"))
-    }
+    use crate::batch::tests::{flowers, iris, later, of_model, runs, softmax};
+    use crate::batch::{Ran, Runner, RunnerError};
+    use crate::catalog::LoadedVersion;
+    use crate::engine::RunError;
+    use crate::rows::Rows;
 
     /// `rows` as matrices, each asked about by a task of its own, all of them in one turn.
     async fn ask(runner: &Arc<Runner>, version: &Arc<LoadedVersion>, rows: Vec<Rows>) -> Vec<Result<Ran, RunnerError>> {
@@ -177,8 +92,11 @@ mod tests {
         answers
     }
 
-    fn runs(version: &LoadedVersion) -> Vec<(u64, u64)> {
-        version.metrics.statistics().batches.iter().map(|batch| (batch.rows, batch.run.0)).collect()
+    /// The outcome of one row that waits in this turn; its rows, where it has no place.
+    fn joined(version: &Arc<LoadedVersion>, deadline: Instant) -> Result<oneshot::Receiver<job::Outcome>, Rows> {
+        let (reply, outcome) = oneshot::channel();
+        let job = Job { version: Arc::clone(version), rows: flowers(1), since: Instant::now(), deadline, reply };
+        join(job).map(|()| outcome).map_err(|job| job.rows)
     }
 
     #[tokio::test]
@@ -215,7 +133,7 @@ mod tests {
     async fn what_is_late_or_not_waited_for_is_not_run() {
         let version = iris();
         let now = Instant::now();
-        let join = |deadline| join(&version, flowers(1), now, deadline).unwrap();
+        let join = |deadline| joined(&version, deadline).unwrap();
         let (late, left, others) = (join(now), join(later()), [join(later()), join(later())]);
         drop(left);
         assert!(matches!(late.await, Ok(Ok(Err(RunnerError::Late)))));
@@ -229,7 +147,7 @@ mod tests {
     fn a_turn_has_no_more_batches_than_it_may_and_the_next_has_places_again() {
         let versions: Vec<_> = (0..=BATCHES_MAX).map(|_| iris()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let join = |version| join(version, flowers(1), Instant::now(), later());
+        let join = |version| joined(version, later());
         runtime.block_on(async {
             let outcomes: Vec<_> = versions[..BATCHES_MAX].iter().map(|version| join(version).unwrap()).collect();
             assert_eq!(join(&versions[BATCHES_MAX]).err(), Some(flowers(1)));
@@ -260,20 +178,10 @@ mod tests {
 
         #[test]
         fn every_caller_gets_the_answers_to_its_own_rows(asked in prop::collection::vec(asked(), 1..40)) {
-            thread_local! {
-                // All different, so that no row's answer can stand for another's.
-                static MODELS: [(Arc<LoadedVersion>, Rows, Prediction); 2] = [softmax(), softmax()].map(|version| {
-                    let rows = Rows::Matrix(Array2::from_shape_fn((102, 3), |(row, column)| (row * (column + 1)) as f32 / 200.0));
-                    let answers = version.engine.run(&rows, later()).unwrap();
-                    (version, rows, answers)
-                });
-            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let runner = Arc::new(Runner::start(1, 64).unwrap());
             let tasks = asked.iter().map(|Asked { model, first, rows, turn, .. }| {
-                let (version, rows) = MODELS.with(|models| {
-                    (Arc::clone(&models[*model].0), models[*model].1.slice(*first, first + rows))
-                });
+                let (version, rows, _) = of_model(*model, *first, *rows);
                 let (runner, turn) = (Arc::clone(&runner), *turn);
                 runtime.spawn(async move {
                     for _ in 0..turn {
@@ -293,7 +201,7 @@ mod tests {
                 for (task, Asked { model, first, rows, leaves, .. }) in tasks.into_iter().zip(&asked) {
                     match task.await {
                         Ok(answer) => {
-                            let expected = MODELS.with(|models| models[*model].2.slice(*first, first + rows));
+                            let (.., expected) = of_model(*model, *first, *rows);
                             assert_eq!(answer.unwrap().prediction, expected);
                         }
                         Err(error) => assert!(error.is_cancelled() && *leaves),

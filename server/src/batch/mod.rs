@@ -3,7 +3,9 @@
 //! A small request runs inline, since a hand-off costs more than most tabular models. A large one would
 //! keep its connection's thread from its other connections, so it goes to a worker thread, the nearest deadline first; and so does
 //! one of middling size while that thread is behind. What finds the queue full is refused.
-//! Nothing waits for company, and no run has the rows of two requests. Knows tensors and time; does not know HTTP, ONNX, or how models come and go.
+//! Requests for a version that gains by it are one run if they are there at the same time: small ones in one turn of their
+//! thread, others in the queue. Nothing waits for company. Knows tensors and time; does not know HTTP, ONNX, or how models
+//! come and go.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +15,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use self::job::Job;
 use self::queue::Queue;
 use crate::catalog::LoadedVersion;
 use crate::engine::{Prediction, RunError};
@@ -20,6 +23,7 @@ use crate::priority;
 use crate::rows::Rows;
 
 mod dynamic;
+mod job;
 mod queue;
 mod turn;
 
@@ -61,14 +65,6 @@ pub struct Ran {
     pub prediction: Prediction,
     /// How many rows the run had, where it was of many requests; such a run has been counted.
     pub shared_rows: Option<usize>,
-}
-
-struct Job {
-    version: Arc<LoadedVersion>,
-    rows: Rows,
-    queued: Instant,
-    deadline: Instant,
-    reply: oneshot::Sender<Result<Prediction, RunnerError>>,
 }
 
 /// Who waits for a job that is in the queue or at work.
@@ -140,28 +136,30 @@ impl Runner {
             if is_costly {
                 turn::begin(now);
             }
-            if version.engine.gains_by_batches() && !is_costly {
-                rows = match dynamic::join(version, rows, now, deadline) {
+            if version.engine.batch_rows_max() > 1 && !is_costly {
+                let (reply, outcome) = oneshot::channel();
+                match dynamic::join(Job { version: Arc::clone(version), rows, since: now, deadline, reply }) {
                     // Without a deadline of its own: the batch runs before this thread looks at its connections again.
-                    Ok(outcome) => match outcome.await.expect("a turn answers every request that joins it") {
+                    Ok(()) => match outcome.await.expect("a turn answers every request that joins it") {
                         Ok(result) => return result,
-                        Err(rows) => rows,
+                        Err(back) => rows = back,
                     },
-                    Err(rows) => rows,
-                };
+                    Err(job) => rows = job.rows,
+                }
             }
             if let Some(result) = version.engine.try_run(&rows) {
                 return result.map(Ran::alone).map_err(RunnerError::Failed);
             }
         }
-        let (reply, answer) = oneshot::channel();
-        let job = Job { version: Arc::clone(version), rows, queued: now, deadline, reply };
+        let (reply, outcome) = oneshot::channel();
+        let job = Job { version: Arc::clone(version), rows, since: now, deadline, reply };
         self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
         let mut caller = Caller::of(self);
-        match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(answer) => {
+        match tokio::time::timeout_at(deadline.into(), outcome).await {
+            Ok(outcome) => {
                 caller.is_answered = true;
-                answer.expect("a worker answers every job that it takes").map(Ran::alone)
+                // The rows come back where no session was free until the deadline.
+                outcome.expect("a worker answers every job that it takes").unwrap_or(Err(RunnerError::Late))
             }
             Err(_) => Err(RunnerError::Late),
         }
@@ -189,24 +187,21 @@ fn is_costly(version: &LoadedVersion, rows: usize) -> bool {
 fn work(queue: &Queue<Job>) {
     // The threads of connections answer what is small, and refuse.
     priority::step_back();
-    while let Some(Job { version, rows, queued, deadline, reply }) = queue.take() {
-        if reply.is_closed() {
-            continue;
-        }
-        let taken = Instant::now();
-        let answer = if taken >= deadline {
-            Err(RunnerError::Late)
-        } else {
-            version.engine.run(&rows, deadline).map_err(|e| match e {
-                RunError::Busy => RunnerError::Late,
-                failed => RunnerError::Failed(failed),
-            })
-        };
-        if answer.is_ok() {
-            version.metrics.queued(rows.len(), taken - queued);
-        }
-        // A caller that left meanwhile wants no answer.
-        let _ = reply.send(answer);
+    loop {
+        let mut rows = None;
+        let jobs = queue.take(|first, job| {
+            let rows = rows.get_or_insert(first.rows.len());
+            let joins = first.admits(*rows, job);
+            if joins {
+                *rows += job.rows.len();
+            }
+            joins
+        });
+        let Some(jobs) = jobs else { return };
+        job::answer(jobs, |engine, rows, deadline| match engine.run(rows, deadline) {
+            Err(RunError::Busy) => None,
+            result => Some(result),
+        });
     }
 }
 
@@ -216,7 +211,8 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use mainstay_models::{Blob, ModelSpec, ReleasedVersion, embedded};
-    use ndarray::Array2;
+    use ndarray::{Array2, array};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::engine::{Engine, Runtime};
@@ -239,6 +235,40 @@ pub(super) mod tests {
 
     pub(in crate::batch) fn iris() -> Arc<LoadedVersion> {
         loaded(embedded::MODELS[0].spec, embedded::MODELS[0].artifact)
+    }
+
+    /// The largest of three, by softmax: no probability where a value is none.
+    pub(in crate::batch) fn softmax() -> Arc<LoadedVersion> {
+        let file = |name: &str| {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/content/half-classes");
+            fs_err::read(format!("{folder}/{name}")).unwrap()
+        };
+        loaded(&file("model.yaml"), &file("model.onnx"))
+    }
+
+    /// One of two such models, some of its rows, all of which are different, and its answers to them.
+    pub(in crate::batch) fn of_model(
+        model: usize,
+        first: usize,
+        rows: usize,
+    ) -> (Arc<LoadedVersion>, Rows, Prediction) {
+        thread_local! {
+            static MODELS: [(Arc<LoadedVersion>, Rows, Prediction); 2] = [softmax(), softmax()].map(|version| {
+                let value = |(row, column)| (row * (column + 1)) as f32 / 200.0;
+                let rows = Rows::Matrix(Array2::from_shape_fn((102, 3), value));
+                let answers = version.engine.run(&rows, later()).unwrap();
+                (version, rows, answers)
+            });
+        }
+        MODELS.with(|models| {
+            let (version, all, answers) = &models[model];
+            (Arc::clone(version), all.slice(first, first + rows), answers.slice(first, first + rows))
+        })
+    }
+
+    /// How many runs of how many rows have been counted.
+    pub(in crate::batch) fn runs(version: &LoadedVersion) -> Vec<(u64, u64)> {
+        version.metrics.statistics().batches.iter().map(|batch| (batch.rows, batch.run.0)).collect()
     }
 
     pub(in crate::batch) fn flowers(rows: usize) -> Rows {
@@ -311,5 +341,75 @@ pub(super) mod tests {
         }
         assert_eq!(runner.run(&version, flowers(100), Instant::now(), later()).await.unwrap().prediction.len(), 100);
         Arc::into_inner(runner).unwrap().stop();
+    }
+
+    /// A queue of such requests, in this order, and who waits for each.
+    fn queued(jobs: Vec<(Arc<LoadedVersion>, Rows, Instant)>) -> (Queue<Job>, Vec<oneshot::Receiver<job::Outcome>>) {
+        let queue = Queue::new(jobs.len(), |job: &Job| !job.reply.is_closed());
+        let put = |(version, rows, deadline)| {
+            let (reply, outcome) = oneshot::channel();
+            let since = Instant::now();
+            assert!(queue.put(deadline, Job { version, rows, since, deadline, reply }).is_ok());
+            outcome
+        };
+        let outcomes = jobs.into_iter().map(put).collect();
+        (queue, outcomes)
+    }
+
+    /// Does what is queued on a worker of its own, until all is done.
+    fn work_off(queue: &Queue<Job>) {
+        queue.close();
+        std::thread::scope(|scope| scope.spawn(|| work(queue)).join().unwrap());
+    }
+
+    #[test]
+    fn what_is_queued_for_one_version_is_one_run_and_what_the_model_fails_at_fails_alone() {
+        let (flower, class, at) = (iris(), softmax(), later());
+        let row = |row| (Arc::clone(&class), Rows::Matrix(row), at);
+        let (queue, mut outcomes) = queued(vec![
+            (Arc::clone(&flower), flowers(40), at),
+            row(array![[1.0, 0.0, 0.0]]),
+            (Arc::clone(&flower), flowers(20), at),
+            // Has no place in the run of the two before it, and the next one has.
+            (Arc::clone(&flower), flowers(5), at),
+            (Arc::clone(&flower), flowers(4), at),
+            row(array![[f32::NAN, 2.0, 0.5]]),
+            (iris(), flowers(2), Instant::now()),
+            (Arc::clone(&flower), flowers(1), at),
+            row(array![[-1.0, -1.0, 3.0]]),
+        ]);
+        outcomes[7].close();
+        work_off(&queue);
+        let mut outcome = |index: usize| outcomes[index].try_recv().unwrap().unwrap();
+        for (index, rows, shared_rows) in [(0, 40, Some(64)), (2, 20, Some(64)), (3, 5, None), (4, 4, Some(64))] {
+            let ran = outcome(index).unwrap();
+            assert_eq!((ran.prediction.len(), ran.shared_rows), (rows, shared_rows));
+        }
+        assert_eq!(runs(&flower).iter().find(|(rows, _)| *rows == 64), Some(&(64, 1)));
+        assert!(matches!(outcome(6), Err(RunnerError::Late)));
+        let labels = [1, 8].map(|index| outcome(index).unwrap().prediction.into_classes().unwrap().labels);
+        assert_eq!(labels, [[0], [2]]);
+        assert!(matches!(outcome(5), Err(RunnerError::Failed(RunError::Probability { row: 0, .. }))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_request_in_the_queue_gets_the_answers_to_its_own_rows(
+            asked in prop::collection::vec((0..2usize, 0..90usize, 1..12usize, 0..3u64), 1..90)
+        ) {
+            let at = later();
+            let jobs = asked.iter().map(|(model, first, rows, seconds)| {
+                let (version, rows, _) = of_model(*model, *first, *rows);
+                (version, rows, at + Duration::from_secs(*seconds))
+            });
+            let (queue, outcomes) = queued(jobs.collect());
+            work_off(&queue);
+            for (mut outcome, (model, first, rows, _)) in outcomes.into_iter().zip(asked) {
+                let (.., expected) = of_model(model, first, rows);
+                prop_assert_eq!(outcome.try_recv().unwrap().unwrap().unwrap().prediction, expected);
+            }
+        }
     }
 }

@@ -1,11 +1,10 @@
-//! Jobs that wait for a worker, the one with the nearest deadline first.
+//! Jobs that wait for a worker, the one with the nearest deadline first, and with it those that can be done with it.
 //!
 //! Guarantees: never more jobs than it was made for; a job that is taken goes to one worker; what is put in before the end is
 //! still taken after it; a job that nobody waits for any more gives its place up when another needs it. Does not know
 //! what a job does. Its lock is held for a few steps, and only by requests that are not answered on their own thread.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,6 +12,9 @@ use std::time::Instant;
 
 // Named from outside, so that a model checker's can stand in for the standard library's.
 use super::sync::{Condvar, Mutex, MutexGuard};
+
+/// How many jobs behind the next one are asked whether they can be done with it.
+const LOOKED_AT_MAX: usize = 64;
 
 /// A bounded queue in the order of deadlines; of equal ones, the first comes first.
 pub(super) struct Queue<J> {
@@ -27,22 +29,17 @@ pub(super) struct Queue<J> {
 }
 
 struct State<J> {
-    waiting: BinaryHeap<Waiting<J>>,
+    /// By deadline and number, so that the first is the next.
+    waiting: BTreeMap<(Instant, u64), J>,
     /// How many jobs have come.
     count: u64,
     is_closed: bool,
 }
 
-struct Waiting<J> {
-    deadline: Instant,
-    number: u64,
-    job: J,
-}
-
 impl<J> Queue<J> {
     /// A queue of at most `jobs_max` jobs that somebody waits for, which `is_wanted` tells of each.
     pub(super) fn new(jobs_max: usize, is_wanted: fn(&J) -> bool) -> Self {
-        let state = State { waiting: BinaryHeap::new(), count: 0, is_closed: false };
+        let state = State { waiting: BTreeMap::new(), count: 0, is_closed: false };
         let (waiting, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { state: Mutex::new(state), waiting, left, changed: Condvar::new(), jobs_max, is_wanted }
     }
@@ -70,20 +67,25 @@ impl<J> Queue<J> {
         }
         let number = state.count;
         state.count += 1;
-        state.waiting.push(Waiting { deadline, number, job });
+        state.waiting.insert((deadline, number), job);
         self.waiting.store(state.waiting.len(), Relaxed);
         drop(state);
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Waits for a job; nothing once the queue is closed and empty.
-    pub(super) fn take(&self) -> Option<J> {
+    /// Waits for a job, and takes with it those behind it that `joins`, asked with the first and with each, and that are there
+    /// already. Nothing once the queue is closed and empty.
+    pub(super) fn take(&self, mut joins: impl FnMut(&J, &J) -> bool) -> Option<Vec<J>> {
         let mut state = self.lock();
         loop {
-            if let Some(next) = state.waiting.pop() {
+            if let Some((_, first)) = state.waiting.pop_first() {
+                let behind = state.waiting.iter().take(LOOKED_AT_MAX);
+                let joined: Vec<_> = behind.filter(|(_, job)| joins(&first, job)).map(|(place, _)| *place).collect();
+                let mut taken = vec![first];
+                taken.extend(joined.iter().filter_map(|place| state.waiting.remove(place)));
                 self.waiting.store(state.waiting.len(), Relaxed);
-                return Some(next.job);
+                return Some(taken);
             }
             if state.is_closed {
                 return None;
@@ -107,7 +109,7 @@ impl<J> Queue<J> {
     fn make_room(&self, state: &mut State<J>) -> bool {
         // To look at every job for each that finds no place would cost more than to turn it away.
         if state.waiting.len() >= self.jobs_max && self.left.swap(0, Relaxed) > 0 {
-            state.waiting.retain(|waiting| (self.is_wanted)(&waiting.job));
+            state.waiting.retain(|_, job| (self.is_wanted)(job));
             self.waiting.store(state.waiting.len(), Relaxed);
         }
         state.waiting.len() < self.jobs_max
@@ -117,24 +119,3 @@ impl<J> Queue<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The greatest is the next.
-impl<J> Ord for Waiting<J> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.deadline, other.number).cmp(&(self.deadline, self.number))
-    }
-}
-
-impl<J> PartialOrd for Waiting<J> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<J> PartialEq for Waiting<J> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<J> Eq for Waiting<J> {}

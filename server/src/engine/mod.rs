@@ -194,11 +194,11 @@ impl Engine {
         }
     }
 
-    /// Whether one run of many requests' rows costs less than a run of each: ONNX Runtime's takes some microseconds by itself.
-    pub fn gains_by_batches(&self) -> bool {
+    /// The most rows of one run that answers many requests; one where that costs no less than a run of each.
+    pub fn batch_rows_max(&self) -> usize {
         match &self.kind {
-            Kind::Sessions(sessions) => sessions.gains_by_batches(),
-            Kind::Compiled(_) => false,
+            Kind::Sessions(sessions) => sessions.batch_rows_max(),
+            Kind::Compiled(_) => 1,
         }
     }
 
@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// Runs every idle session on golden rows: what ONNX Runtime puts off until the first run is done before a request comes, and
-    /// what a row costs is known. A compiled model puts nothing off, and its cost is counted.
+    /// what rows cost is known. A compiled model puts nothing off, and its cost is counted.
     pub fn warm(&mut self, spec: &ModelSpec) -> Result<(), RunError> {
         match &mut self.kind {
             Kind::Sessions(sessions) => sessions.warm(spec),

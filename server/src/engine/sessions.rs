@@ -24,17 +24,22 @@ use crate::tensor::{Datatype, Elements, Tensor};
 pub(super) struct Sessions {
     pub(super) pool: Pool<Session>,
     plan: Plan,
-    /// The most rows that may run on the thread of a connection, once that has been measured.
+    /// What [`super::Engine`] says of both, once it has been measured.
     inline_rows_max: usize,
+    batch_rows_max: usize,
 }
 
 /// How long a run may keep the thread of a connection from its other connections.
 const INLINE_TIME_MAX: Duration = Duration::from_millis(2);
 /// The most rows of a run there, also of a model whose rows are over in no time.
 const INLINE_ROWS_MAX: usize = 64;
-/// How often a session runs one row to learn what that costs. The least counts: the first run does what later ones need not, and
-/// the thread may be interrupted.
+/// How long the first of many requests may wait for the others in its run, and the most rows of it.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
+const BATCH_ROWS_MAX: usize = 64;
+/// How often a session runs one row to learn what that costs, and then a few. The least counts: the first run does what later
+/// ones need not, and the thread may be interrupted.
 const COST_RUNS: usize = 5;
+const FEW_ROWS: usize = 8;
 
 /// How a model is asked, and how its answer is read.
 #[derive(Debug)]
@@ -70,17 +75,14 @@ impl Sessions {
         let sessions: Vec<_> =
             (0..sessions.get()).map(|_| builder.commit_from_memory(model)).collect::<Result<_, _>>()?;
         let plan = signature::plan(sessions[0].inputs(), sessions[0].outputs(), spec)?;
-        Ok(Self { pool: Pool::new(sessions), plan, inline_rows_max: INLINE_ROWS_MAX })
+        // No other models can have the rows of many requests in one run.
+        let batch_rows_max = if plan.is_matrix && plan.rows_per_run > 1 { BATCH_ROWS_MAX } else { 1 };
+        Ok(Self { pool: Pool::new(sessions), plan, inline_rows_max: INLINE_ROWS_MAX, batch_rows_max })
     }
 
     /// Whether the label of a classifier is the name of its class.
     pub(super) fn names_classes(&self) -> bool {
         matches!(self.plan.outputs, Outputs::Classifier { labels: Labels::Names, .. })
-    }
-
-    /// Whether one run may have the rows of many requests: of a matrix, by a model that takes more than one row.
-    pub(super) fn gains_by_batches(&self) -> bool {
-        self.plan.is_matrix && self.plan.rows_per_run > 1
     }
 
     /// Runs `rows` now, or gives nothing if every session is busy.
@@ -100,24 +102,47 @@ impl Sessions {
         self.inline_rows_max
     }
 
-    /// Runs every idle session on a few golden rows, each alone, and on all of them; and learns what a row costs.
+    /// The most rows of a run for many requests.
+    pub(super) fn batch_rows_max(&self) -> usize {
+        self.batch_rows_max
+    }
+
+    /// Runs every idle session on a few golden rows, each alone, and on all of them; and learns what rows cost.
     pub(super) fn warm(&mut self, spec: &ModelSpec) -> Result<(), RunError> {
         let rows = golden::rows(spec);
-        let mut least = Duration::MAX;
+        let few = match &rows {
+            Rows::Matrix(matrix) if self.batch_rows_max > 1 => {
+                let indices: Vec<_> = (0..matrix.nrows()).cycle().take(FEW_ROWS).collect();
+                Some(Rows::Matrix(matrix.select(Axis(0), &indices)))
+            }
+            _ => None,
+        };
+        let (mut one_row, mut few_rows) = (Duration::MAX, Duration::MAX);
         // All of them at once, since a session that went back would be the next to come.
         let mut idle: Vec<_> = std::iter::from_fn(|| self.pool.try_take()).collect();
         for session in &mut idle {
             for row in (0..rows.len()).cycle().take(COST_RUNS) {
                 let row = rows.slice(row, row + 1);
-                let begun = Instant::now();
-                self.run_on(session, &row)?;
-                least = least.min(begun.elapsed());
+                one_row = one_row.min(self.time(session, &row)?);
+            }
+            for few in std::iter::repeat_n(&few, COST_RUNS).flatten() {
+                few_rows = few_rows.min(self.time(session, few)?);
             }
             self.run_on(session, &rows)?;
         }
         drop(idle);
-        self.inline_rows_max = inline_rows(least);
+        self.inline_rows_max = inline_rows(one_row);
+        if few.is_some() {
+            self.batch_rows_max = batch_rows(one_row, few_rows);
+        }
         Ok(())
+    }
+
+    /// How long a run takes.
+    fn time(&self, session: &mut Session, rows: &Rows) -> Result<Duration, RunError> {
+        let begun = Instant::now();
+        self.run_on(session, rows)?;
+        Ok(begun.elapsed())
     }
 
     pub(super) fn check_golden(&self, spec: &ModelSpec) -> Result<(), GoldenMismatch> {
@@ -182,6 +207,17 @@ impl Sessions {
 fn inline_rows(one_row: Duration) -> usize {
     let rows = INLINE_TIME_MAX.as_nanos() / one_row.as_nanos().max(1);
     usize::try_from(rows).map_or(INLINE_ROWS_MAX, |rows| rows.min(INLINE_ROWS_MAX))
+}
+
+/// How many rows a run for many requests may have where one alone takes so long, and [`FEW_ROWS`] together: one unless that
+/// saves a fifth, which what is measured here and now may be wrong by.
+fn batch_rows(one_row: Duration, few_rows: Duration) -> usize {
+    let alone = one_row.saturating_mul(FEW_ROWS as u32);
+    if few_rows.saturating_mul(5) > alone.saturating_mul(4) {
+        return 1;
+    }
+    let rows = BATCH_TIME_MAX.as_nanos() * FEW_ROWS as u128 / few_rows.as_nanos().max(1);
+    usize::try_from(rows).map_or(BATCH_ROWS_MAX, |rows| rows.clamp(1, BATCH_ROWS_MAX))
 }
 
 impl InputPlan {
@@ -256,5 +292,15 @@ mod tests {
         let rows = |one_row_us| inline_rows(Duration::from_micros(one_row_us));
         assert_eq!([0, 10, 40, 1_500, 2_001].map(rows), [64, 64, 50, 1, 0]);
         assert_eq!(inline_rows(Duration::MAX), 0);
+    }
+
+    #[test]
+    fn requests_are_one_run_where_that_saves_much_and_none_waits_long_for_the_others() {
+        let rows =
+            |one_row_us, few_rows_us| batch_rows(Duration::from_micros(one_row_us), Duration::from_micros(few_rows_us));
+        // A small model, trees, a neural network, an image; one that each row costs the same; one that is slow with many.
+        assert_eq!([rows(10, 11), rows(11, 57), rows(3_000, 5_000), rows(30_000, 100_000)], [64, 64, 32, 1]);
+        assert_eq!([rows(100, 640), rows(100, 641), rows(1_000, 8_000), rows(10, 1_000)], [64, 1, 1, 1]);
+        assert_eq!(batch_rows(Duration::ZERO, Duration::ZERO), 64);
     }
 }
