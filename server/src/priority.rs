@@ -1,15 +1,21 @@
 //! Threads and processes that let those go first that answer what is small.
 
-/// A third of the processor time that a thread of usual priority gets beside it.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 5;
-
-/// Lets the other threads of this process go before this one, where both want a processor. What this thread starts inherits it.
+/// Lets the other threads of this process go before this one, where both want a processor: it gets a third of what a thread of
+/// usual priority gets. What this thread starts inherits it.
 pub(crate) fn step_back() {
+    set_niceness(5);
+}
+
+/// The same, with a sixtieth: what is short and must end, whoever else computes. What this thread starts can have no more.
+pub(crate) fn go_last() {
+    set_niceness(19);
+}
+
+fn set_niceness(niceness: i32) {
     // Elsewhere it would be the whole process's.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "a thread keeps its priority");
+    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
+        tracing::debug!(%error, niceness, "a thread keeps its priority");
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::priority;
 
-/// How long work may live on what the requests leave of the processors. It takes some tens of milliseconds of them.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long work may live on what the requests leave of the processors. It takes some tens of milliseconds of them, and as many
+/// seconds where they come so often that they leave only moments.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread's helper, of which there is one at a time.
 #[derive(Default)]
@@ -46,8 +47,14 @@ impl Aside {
         // Without a thread to be had, or with one that is not let go on, it is done here.
         let Ok(helper) = helper else { return work() };
         self.late = Some(helper);
-        let in_time = done.recv_timeout(patience);
-        in_time.unwrap_or_else(|_| work())
+        match done.recv_timeout(patience) {
+            Ok(given) => {
+                // It has only to end now, and the next work is to find it gone.
+                self.join();
+                given
+            }
+            Err(_) => work(),
+        }
     }
 
     fn join(&mut self) {

@@ -142,13 +142,14 @@ impl Bench {
 
     fn try_load(&self, wanted: &Wanted, abandoned: &AtomicBool, aside: &mut Aside) -> Outcome {
         let Wanted { name, version, bytes } = wanted;
-        let text = match self.reader.blob(&bytes.spec) {
-            Ok(text) => text,
-            Err(error) => return Outcome::Failed(Failure::passing(&error)),
+        let (reader, path, blob) = (self.reader.clone(), ModelSpec::path(name, version), bytes.spec);
+        let read = move || {
+            let text = reader.blob(&blob).map_err(|error| Failure::passing(&error))?;
+            ModelSpec::parse(&path, &text).map_err(|error| Failure::lasting(error.to_string()))
         };
-        let spec = match ModelSpec::parse(&ModelSpec::path(name, version), &text) {
+        let spec = match aside.run(read) {
             Ok(spec) => spec,
-            Err(error) => return Outcome::Failed(Failure::lasting(error.to_string())),
+            Err(failure) => return Outcome::Failed(failure),
         };
         if (&spec.name, &spec.version, &spec.artifact.blob) != (name, version, &bytes.artifact) {
             let reason = "the release and the version's model.yaml do not name the same version and file";

@@ -29,6 +29,7 @@ use notify::{RecursiveMode, Watcher};
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
 use crate::engine::{Engine, EngineChoice};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
+use crate::priority;
 use crate::reference::Documents;
 use crate::wire::Signature;
 
@@ -423,6 +424,8 @@ impl Reloader {
     pub fn watch(mut self) -> std::io::Result<Watch> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            // To give memory back and to read a release takes a millisecond, which no request is to wait for.
+            priority::go_last();
             // One place: a hint that finds another one waiting says nothing new.
             let (hint, hints) = crossbeam_channel::bounded(1);
             let mut watcher = None;

@@ -22,7 +22,7 @@ use crate::priority;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a trial lives on what the requests leave of the processors. Where they leave too little, it begins anew with a
 /// share: the kernel lets nobody out of the first state who may not raise priorities.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How much processor time a trial may use, in seconds: less than its time, so that a busy loop ends by itself.
 const CPU_S_MAX: u64 = 50;
 /// How much address space a trial may use, whatever it does with it.
