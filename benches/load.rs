@@ -68,8 +68,8 @@ const HUNDRED: usize = 64;
 const MANY: usize = 200;
 /// How long a server is asked before a short round.
 const WARM_BRIEFLY: Duration = Duration::from_millis(100);
-/// How many short rounds are measured in the time of one, where a pause of the machine would spoil most of the long ones.
-const SHORT_ROUNDS: u32 = 4;
+/// How often versions that have passed their trial are rolled for each that has not: they are live at once.
+const PASSED_ROLLS: usize = 6;
 
 /// Measures the server beside a bare HTTP server, in rounds in which each takes its turn
 ///
@@ -273,18 +273,18 @@ impl Report {
         let entrants = [bare.entrant(&requests), served.entrant("mainstay", requests.clone())];
         let apart = Apart::keep(entrants.iter().map(|entrant| entrant.process));
         let peak = served.peak(&requests, self.rules);
-        let short = Rules {
-            rounds: self.rules.rounds * SHORT_ROUNDS as usize,
-            warm: WARM_BRIEFLY,
-            time: self.rules.time / SHORT_ROUNDS,
-            is_alone: true,
-        };
-        let lines = self.contest_by(short, &format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
-        let ratios: Vec<_> = lines.iter().map(|line| (line.server.clone(), line.p99_ms / line.p50_ms)).collect();
+        let rules = Rules { is_alone: true, ..self.rules };
+        let lines = self.contest_by(rules, &format!("{what}, at half of its peak"), 1, &entrants, 64, Some(peak / 2.0));
+        let ratio =
+            |line: &contest::Line| (line.server.clone(), line.window_p99_ms / line.p50_ms, line.p99_ms / line.p50_ms);
+        let ratios: Vec<_> = lines.iter().map(ratio).collect();
         drop(apart);
-        for (server, ratio) in ratios {
+        for (server, windows, whole) in ratios {
             let target = (server == "mainstay").then_some(Target::Below(3.0));
-            self.figure(format!("p99 over p50 at half of the peak, {server}"), ratio, "", target);
+            let within = format!("{} ms", contest::WINDOW.as_millis());
+            let what = "p99 over p50 at half of the peak";
+            self.figure(format!("{what}, {server}, median of what is asked within {within}"), windows, "", target);
+            self.figure(format!("{what}, {server}, whole rounds"), whole, "", None);
         }
         let pauses = pauses::measure(self.rules.time * self.rules.rounds as u32);
         let longest_ms = pauses.longest.as_secs_f64() * 1e3;
@@ -441,11 +441,12 @@ impl Report {
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let peak = served.peak(&requests, self.rules);
         let (address, requests) = (served.server.listen, &requests);
-        let rounds = self.rules.rounds.max(2) as u64;
-        for (which, versions) in [("new versions", 10..10 + rounds), ("versions that passed before", 10..10 + rounds)] {
+        let rounds = self.rules.rounds.max(2);
+        for (which, rolls) in [("new versions", rounds), ("versions that passed before", rounds * PASSED_ROLLS)] {
             let what = format!("{whose}, {which}");
             // A reload with its trial takes some seconds beside the load.
             let time = (self.rules.time + Duration::from_secs(6)) * rounds as u32;
+            let pause = self.rules.time * rounds as u32 / (2 * rolls as u32);
             let done = AtomicBool::new(false);
             let (outcome, spans) = std::thread::scope(|scope| {
                 let asking = scope.spawn(|| {
@@ -467,11 +468,11 @@ impl Report {
                     process::take_what_is_left();
                     let mut spans = Vec::new();
                     std::thread::sleep(self.rules.warm + self.rules.time / 2);
-                    for patch in versions.clone() {
+                    for patch in (10..10 + rounds as u64).cycle().take(rolls) {
                         let begun = served.roll(vec![forest(patch)]);
                         spans.push((begun, Instant::now()));
                         // So that there is time without a reload to compare with.
-                        std::thread::sleep((self.rules.time / 2).saturating_sub(begun.elapsed()));
+                        std::thread::sleep(pause.saturating_sub(begun.elapsed()));
                     }
                     assert!(!done.load(Ordering::Relaxed), "reloads take longer than the load");
                     spans
@@ -479,19 +480,33 @@ impl Report {
                 let spans = rolling.join().unwrap();
                 (asking.join().unwrap(), spans)
             });
-            let within = |due: Duration| {
+            // Where in the run something was due, each reload being a part of its own and so is what lies behind it.
+            let place = |due: Duration| {
                 let due = outcome.began + due;
-                spans.iter().any(|(from, to)| (*from..*to).contains(&due))
+                let at = spans.partition_point(|(from, _)| *from <= due);
+                let Some((from, to)) = at.checked_sub(1).map(|last| spans[last]) else {
+                    return ((0, false), due - outcome.began);
+                };
+                if due < to { ((at, true), due - from) } else { ((at, false), due - to) }
             };
-            let (during, calm): (Vec<_>, Vec<_>) = outcome.samples.iter().partition(|sample| within(sample.due));
+            let placed = outcome.samples.iter().map(|sample| (place(sample.due), sample));
+            let (during, calm): (Vec<_>, Vec<_>) = placed.partition(|(((_, is_reload), _), _)| *is_reload);
             let failed = outcome.samples.iter().filter(|sample| sample.status != 200).count();
-            let (during, calm) = (latencies_ms(during.into_iter()), latencies_ms(calm.into_iter()));
             let took = spans.iter().map(|(from, to)| (*to - *from).as_secs_f64() * 1e3).collect();
             self.figure(format!("{what}: published until live, median"), contest::median(took), "ms", None);
-            self.figure(format!("{what}: p99 without a reload"), at(&calm, 0.99), "ms", None);
-            self.figure(format!("{what}: p99 during a reload"), at(&during, 0.99), "ms", None);
-            let ratio = at(&during, 0.99) / at(&calm, 0.99);
-            self.figure(format!("{what}: p99 during a reload, of that without"), ratio, "", Some(Target::Below(1.1)));
+            let [calm, during] = [calm, during].map(|answers| {
+                let windows =
+                    contest::window_p99_ms(answers.iter().map(|((part, due), sample)| (*part, *due, *sample)));
+                let whole = at(&latencies_ms(answers.into_iter().map(|(_, sample)| sample)), 0.99);
+                (contest::median(windows), whole)
+            });
+            let within = format!("p99 of what is asked within {} ms, median", contest::WINDOW.as_millis());
+            self.figure(format!("{what}: {within}, without a reload"), calm.0, "ms", None);
+            self.figure(format!("{what}: {within}, during a reload"), during.0, "ms", None);
+            let ratio = during.0 / calm.0;
+            self.figure(format!("{what}: {within}, of that without"), ratio, "", Some(Target::Below(1.1)));
+            self.figure(format!("{what}: p99 without a reload"), calm.1, "ms", None);
+            self.figure(format!("{what}: p99 during a reload"), during.1, "ms", None);
             let failed = failed + outcome.lost + outcome.unsent;
             self.figure(format!("{what}: failed requests"), failed as f64, "", Some(Target::Below(1.0)));
         }

@@ -17,6 +17,9 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The most requests that wait for a connection at a constant rate; further ones are not sent.
 const BACKLOG_MAX: usize = 100_000;
+/// How many requests that are due are sent, and how many answers read, before the other is looked after: at a rate that takes
+/// this thread all its time, an answer would wait here for what is sent, and a server be charged for it.
+const AT_ONCE_MAX: u64 = 32;
 /// How long requests that were due in time may still wait for a connection afterwards.
 const LATE: Duration = Duration::from_secs(1);
 /// How long the requests at hand may take once no more are due.
@@ -119,7 +122,7 @@ impl Loop<'_> {
         let first = Instant::now();
         let mut marks = 0;
         let mut due_count = 0_u64;
-        let mut events: Vec<Event> = Vec::with_capacity(1024);
+        let mut events: Vec<Event> = Vec::with_capacity(AT_ONCE_MAX as usize);
         let gap = self.plan.rate_per_s.map(|rate| 1.0 / rate);
         loop {
             let now = Instant::now();
@@ -146,9 +149,10 @@ impl Loop<'_> {
             if now >= self.ends {
                 wake = now + Duration::from_millis(50);
             } else if let Some(gap) = gap {
+                let at_once_max = due_count + AT_ONCE_MAX;
                 loop {
                     let due = first + Duration::from_secs_f64(due_count as f64 * gap);
-                    if due > now || due >= self.ends {
+                    if due > now || due >= self.ends || due_count == at_once_max {
                         wake = wake.min(due);
                         break;
                     }

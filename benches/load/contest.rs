@@ -3,6 +3,7 @@
 //! What the machine does meanwhile changes over minutes more than between neighbours, so ratios are taken per round and
 //! their median is told.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use serde::Serialize;
 use super::client::{self, Plan, Sample};
 use super::grpc;
 use super::process::{cpu_seconds, family};
+
+/// Most pauses of the machine spoil one or two pieces of a run that are as long as this, and most pieces see none.
+pub const WINDOW: Duration = Duration::from_millis(50);
+/// The fewest answers of which 99 % can be told from all.
+const WINDOW_ANSWERS_MIN: usize = 200;
 
 /// A server, or a way to ask one.
 pub struct Entrant {
@@ -45,6 +51,8 @@ pub struct Line {
     pub cpu_of_first: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
+    /// The median of the windows' p99.
+    pub window_p99_ms: f64,
     /// How far the rounds' throughput lies apart: the difference of the quartiles over the median.
     pub spread: f64,
     /// Answers other than 200, and none at all.
@@ -56,6 +64,7 @@ struct Round {
     cpu_us: f64,
     p50_ms: f64,
     p99_ms: f64,
+    window_p99_ms: f64,
     failed: usize,
 }
 
@@ -81,6 +90,7 @@ pub fn hold(entrants: &[Entrant], connections: usize, rate_per_s: Option<f64>, r
             cpu_of_first: ratio(|round| round.cpu_us),
             p50_ms: of(|round| round.p50_ms),
             p99_ms: of(|round| round.p99_ms),
+            window_p99_ms: of(|round| round.window_p99_ms),
             spread: (at(&sorted, 0.75) - at(&sorted, 0.25)) / at(&sorted, 0.5),
             failed: rounds.iter().map(|round| round[index].failed).sum(),
         }
@@ -110,8 +120,20 @@ fn round(entrant: &Entrant, connections: usize, rate_per_s: Option<f64>, rules: 
         cpu_us: (cpu[1] - cpu[0]) * 1e6 / outcome.samples.len() as f64,
         p50_ms: at(&took, 0.5),
         p99_ms: at(&took, 0.99),
+        window_p99_ms: median(window_p99_ms(outcome.samples.iter().map(|sample| ((), sample.due, sample)))),
         failed: outcome.samples.len() - answered + outcome.lost + outcome.unsent,
     }
+}
+
+/// The p99 of each window's answers, in milliseconds. Given are the answers, in which part of the run each was due, and when in
+/// that part.
+pub fn window_p99_ms<'a, P: Ord>(answers: impl Iterator<Item = (P, Duration, &'a Sample)>) -> Vec<f64> {
+    let mut windows: BTreeMap<(P, u128), Vec<&Sample>> = BTreeMap::new();
+    for (part, due, sample) in answers {
+        windows.entry((part, due.as_nanos() / WINDOW.as_nanos())).or_default().push(sample);
+    }
+    let enough = windows.into_values().filter(|answers| answers.len() >= WINDOW_ANSWERS_MIN);
+    enough.map(|answers| at(&latencies_ms(answers.into_iter()), 0.99)).collect()
 }
 
 /// Sorted.
