@@ -17,6 +17,9 @@ use crate::rows::Rows;
 /// What a job has come to: it ran or failed; or its rows, where every session was busy.
 pub(super) type Outcome = Result<Result<Ran, RunnerError>, Rows>;
 
+/// How rows are run; it gives nothing if every session is busy until the deadline.
+type Run = fn(&Engine, &Rows, Instant) -> Option<Result<Prediction, RunError>>;
+
 /// A request that waits for its run.
 pub(super) struct Job {
     pub(super) version: Arc<LoadedVersion>,
@@ -45,7 +48,7 @@ impl Job {
         Some(self)
     }
 
-    fn run_alone(self, run: impl Fn(&Engine, &Rows, Instant) -> Option<Result<Prediction, RunError>>) {
+    fn run_alone(self, run: Run) {
         let now = Instant::now();
         let Some(job) = self.wanted(now) else { return };
         let Self { version, rows, since, deadline, reply } = job;
@@ -62,13 +65,12 @@ impl Job {
 }
 
 /// Answers jobs for one version: by one run of all their rows where they are many, and by one of each where that fails.
-/// `run` gives nothing if every session is busy until a deadline.
-pub(super) fn answer(jobs: Vec<Job>, run: impl Fn(&Engine, &Rows, Instant) -> Option<Result<Prediction, RunError>>) {
+pub(super) fn answer(jobs: Vec<Job>, run: Run) {
     let now = Instant::now();
     let jobs: Vec<_> = jobs.into_iter().filter_map(|job| job.wanted(now)).collect();
-    let Some(Ran { prediction, shared_rows }) = run_together(&jobs, now, &run) else {
+    let Some(Ran { prediction, shared_rows }) = run_together(&jobs, now, run) else {
         // Of many, one may be what the model failed at.
-        jobs.into_iter().for_each(|job| job.run_alone(&run));
+        jobs.into_iter().for_each(|job| job.run_alone(run));
         return;
     };
     let mut first = 0;
@@ -81,11 +83,7 @@ pub(super) fn answer(jobs: Vec<Job>, run: impl Fn(&Engine, &Rows, Instant) -> Op
 }
 
 /// What one run says of the rows of all `jobs`, in their order; nothing if it fails, could not be made, or would be one job's.
-fn run_together(
-    jobs: &[Job],
-    now: Instant,
-    run: impl Fn(&Engine, &Rows, Instant) -> Option<Result<Prediction, RunError>>,
-) -> Option<Ran> {
+fn run_together(jobs: &[Job], now: Instant, run: Run) -> Option<Ran> {
     let [first, _, ..] = jobs else { return None };
     let views: Vec<_> = jobs.iter().map(|job| matrix(&job.rows)).collect::<Option<_>>()?;
     let rows = Rows::Matrix(concatenate(Axis(0), &views).ok()?);
