@@ -43,6 +43,8 @@ mod grpc;
 #[path = "../tests/e2e/harness/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use all of it")]
 mod harness;
+#[path = "load/network.rs"]
+mod network;
 #[path = "load/pauses.rs"]
 mod pauses;
 #[path = "fleet/plot.rs"]
@@ -134,6 +136,8 @@ enum Part {
     V2,
     /// The compiled forest beside ONNX Runtime's.
     Engines,
+    /// A neural network, of which many rows cost little more than one: what waits is run together.
+    Network,
     /// 200 models of two versions beside one model.
     Many,
     /// New versions while requests come at half of what the server can do.
@@ -211,6 +215,7 @@ fn main() -> ExitCode {
         Part::Hundred,
         Part::V2,
         Part::Engines,
+        Part::Network,
         Part::Many,
         Part::Reload,
         Part::Overload,
@@ -233,6 +238,7 @@ fn main() -> ExitCode {
             Part::Hundred => report.hundred(),
             Part::V2 => report.v2(),
             Part::Engines => report.engines(),
+            Part::Network => report.network(),
             Part::Many => report.many(),
             Part::Reload => report.reload(),
             Part::Overload => report.overload(),
@@ -382,6 +388,27 @@ impl Report {
         }
     }
 
+    fn network(&mut self) {
+        let folder = TempDir::new().unwrap();
+        let version = folder.path().join("network/1.0.0");
+        std::fs::create_dir_all(&version).unwrap();
+        std::fs::write(version.join("model.onnx"), network::file()).unwrap();
+        let (program, address) = started(&["--models", folder.path().to_str().unwrap()]);
+        let requests = requests(Form::Instances, "/predict", 1, SINGLE);
+        let entrant = Entrant { name: "mainstay".to_owned(), address, process: program.id(), requests, grpc: false };
+        let rates = [1, 2, 16, 64].map(|connections| {
+            let lines = self.contest("one row, a neural network", 1, std::slice::from_ref(&entrant), connections);
+            (connections, lines[0].requests_per_s)
+        });
+        let one = rates[0].1;
+        for (connections, rate) in &rates[1..] {
+            // Each by itself, they could be no more times as many than there are processors.
+            let target = (*connections == 64).then_some(Target::Above(4.0));
+            let what = format!("a neural network, {connections} connections: requests a second, of those with one");
+            self.figure(what, rate / one, "", target);
+        }
+    }
+
     fn many(&mut self) {
         let names: Vec<String> = (0..MANY).map(|index| format!("forest-{index:03}")).collect();
         let both = vec![version(0), version(1)];
@@ -430,18 +457,46 @@ impl Report {
     }
 
     fn reload(&mut self) {
-        self.reload_of("all processors", Served::forest(&[]));
+        self.reload_of("all processors", Served::forest(&[]), None);
         let served = Served::forest(&["--threads", "1"]);
         // Its trials are kept there too.
-        let _apart = Apart::keep([served.server.program.id()]);
-        self.reload_of("a processor of its own", served);
+        let apart = Apart::keep([served.server.program.id()]);
+        self.reload_of("a processor of its own", served, Some(&apart));
     }
 
-    fn reload_of(&mut self, whose: &str, mut served: Served) {
+    fn reload_of(&mut self, whose: &str, mut served: Served, apart: Option<&Apart>) {
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
-        let peak = served.peak(&requests, self.rules);
+        let rules = Rules { is_alone: apart.is_some(), ..self.rules };
+        let peak = served.peak(&requests, rules);
         let (address, requests) = (served.server.listen, &requests);
         let rounds = self.rules.rounds.max(2);
+        let plan = |time| Plan {
+            address,
+            requests,
+            connections: 64,
+            rate_per_s: Some(peak / 2.0),
+            is_alone: rules.is_alone,
+            warm: rules.warm,
+            time,
+        };
+        let within = format!("p99 of what is asked within {} ms, median", contest::WINDOW.as_millis());
+        let done = AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                process::take_what_is_left();
+                if let Some(apart) = apart {
+                    apart.add_thread();
+                }
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let outcome = client::run(&plan(rules.time * rounds as u32), || {});
+            done.store(true, Ordering::Relaxed);
+            contest::median(contest::window_p99_ms(outcome.samples.iter().map(|sample| ((), sample.due, sample))))
+        });
+        // The least that a trial can cost, which computes in the same way and does more.
+        self.figure(format!("{whose}, beside a loop that takes what is left: {within}"), beside, "ms", None);
         for (which, rolls) in [("new versions", rounds), ("versions that passed before", rounds * PASSED_ROLLS)] {
             let what = format!("{whose}, {which}");
             // A reload with its trial takes some seconds beside the load.
@@ -450,22 +505,17 @@ impl Report {
             let done = AtomicBool::new(false);
             let (outcome, spans) = std::thread::scope(|scope| {
                 let asking = scope.spawn(|| {
-                    let plan = Plan {
-                        address,
-                        requests,
-                        connections: 64,
-                        rate_per_s: Some(peak / 2.0),
-                        is_alone: false,
-                        warm: self.rules.warm,
-                        time,
-                    };
-                    let outcome = client::run(&plan, || {});
+                    let outcome = client::run(&plan(time), || {});
                     done.store(true, Ordering::Relaxed);
                     outcome
                 });
                 // Beside the generator, whose requests would be late and not the server's answers.
                 let rolling = scope.spawn(|| {
                     process::take_what_is_left();
+                    if let Some(apart) = apart {
+                        // Whose processor is never idle.
+                        apart.add_thread();
+                    }
                     let mut spans = Vec::new();
                     std::thread::sleep(self.rules.warm + self.rules.time / 2);
                     for patch in (10..10 + rounds as u64).cycle().take(rolls) {
@@ -489,18 +539,18 @@ impl Report {
                 };
                 if due < to { ((at, true), due - from) } else { ((at, false), due - to) }
             };
-            let placed = outcome.samples.iter().map(|sample| (place(sample.due), sample));
-            let (during, calm): (Vec<_>, Vec<_>) = placed.partition(|(((_, is_reload), _), _)| *is_reload);
+            let placed = outcome.samples.iter().map(|sample| {
+                let (part, since) = place(sample.due);
+                (part, since, sample)
+            });
+            let (during, calm): (Vec<_>, Vec<_>) = placed.partition(|((_, is_reload), ..)| *is_reload);
             let failed = outcome.samples.iter().filter(|sample| sample.status != 200).count();
             let took = spans.iter().map(|(from, to)| (*to - *from).as_secs_f64() * 1e3).collect();
             self.figure(format!("{what}: published until live, median"), contest::median(took), "ms", None);
             let [calm, during] = [calm, during].map(|answers| {
-                let windows =
-                    contest::window_p99_ms(answers.iter().map(|((part, due), sample)| (*part, *due, *sample)));
-                let whole = at(&latencies_ms(answers.into_iter().map(|(_, sample)| sample)), 0.99);
-                (contest::median(windows), whole)
+                let whole = at(&latencies_ms(answers.iter().map(|(_, _, sample)| *sample)), 0.99);
+                (contest::median(contest::window_p99_ms(answers.into_iter())), whole)
             });
-            let within = format!("p99 of what is asked within {} ms, median", contest::WINDOW.as_millis());
             self.figure(format!("{what}: {within}, without a reload"), calm.0, "ms", None);
             self.figure(format!("{what}: {within}, during a reload"), during.0, "ms", None);
             let ratio = during.0 / calm.0;
@@ -516,35 +566,36 @@ impl Report {
         // What a request costs beside a refusal of it is what matters here.
         for (what, engine) in [("compiled", "auto"), ("ONNX Runtime", "ort")] {
             let served = Served::forest(&["--engine", engine]);
-            self.overload_of(&format!("{what}, all processors"), &served);
+            self.overload_of(&format!("{what}, all processors"), &served, self.rules);
             let served = Served::forest(&["--engine", engine, "--threads", "1"]);
             let _apart = Apart::keep([served.server.program.id()]);
-            self.overload_of(&format!("{what}, a processor of its own"), &served);
+            let rules = Rules { is_alone: true, ..self.rules };
+            self.overload_of(&format!("{what}, a processor of its own"), &served, rules);
         }
     }
 
-    fn overload_of(&mut self, what: &str, served: &Served) {
+    fn overload_of(&mut self, what: &str, served: &Served, rules: Rules) {
         // Large enough that the load generator is not what is overloaded.
         let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
-        let peak = served.peak(&requests, self.rules);
+        let peak = served.peak(&requests, rules);
         let ids = family(served.server.program.id());
         self.figure(format!("{what}: peak, requests of 100 rows"), peak, "/s", None);
         let mut memory = vec![memory_mib(&ids)];
         let mut goodput = Vec::new();
         let mut shed = Vec::new();
         let mut outcomes = Vec::new();
-        for _ in 0..self.rules.rounds.min(3) {
+        for _ in 0..rules.rounds.min(3) {
             let plan = Plan {
                 address: served.server.listen,
                 requests: &requests,
                 connections: 2000,
                 rate_per_s: Some(peak * 3.0),
-                is_alone: false,
-                warm: self.rules.warm,
-                time: self.rules.time,
+                is_alone: rules.is_alone,
+                warm: rules.warm,
+                time: rules.time,
             };
             let outcome = client::run(&plan, || {});
-            goodput.push(outcome.good as f64 / self.rules.time.as_secs_f64() / peak);
+            goodput.push(outcome.good as f64 / rules.time.as_secs_f64() / peak);
             let refused = outcome.samples.iter().filter(|sample| sample.status == 503);
             shed.extend(refused.map(|sample| (sample.took - sample.waited).as_secs_f64() * 1e3));
             memory.push(memory_mib(&ids));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use mainstay_models::{Blob, ReleasedVersion};
-use mainstay_server::reload::{TrialProcessor, parse_trial_argument, run_trial};
+use mainstay_server::reload::{parse_trial_argument, run_trial};
 
 /// Loads and checks one version of a store within limits on memory and processor time.
 ///
@@ -21,16 +21,12 @@ pub struct Arguments {
     /// How much memory the trial may take
     #[arg(long)]
     memory_bytes: u64,
-    /// Compute only when nobody else wants a processor
-    #[arg(long)]
-    leftover: bool,
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to the server")]
 pub fn run(arguments: &Arguments) -> ExitCode {
     let version = ReleasedVersion { spec: arguments.spec, artifact: arguments.artifact };
-    let processor = if arguments.leftover { TrialProcessor::Leftover } else { TrialProcessor::Share };
-    match run_trial(&arguments.store, &version, arguments.memory_bytes, processor) {
+    match run_trial(&arguments.store, &version, arguments.memory_bytes) {
         Ok(admission) => {
             println!("{admission}");
             ExitCode::SUCCESS

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use thread_priority::unix::{set_thread_priority_and_policy, thread_native_id};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
@@ -75,7 +75,7 @@ impl Apart {
     /// With `servers`, by their processes' ids.
     pub fn keep(servers: impl IntoIterator<Item = u32>) -> Self {
         let last = std::thread::available_parallelism().map_or(0, |count| count.get() - 1);
-        keep_to(std::process::id(), "0");
+        keep_to(std::process::id(), [0]);
         let this = Self { last };
         servers.into_iter().for_each(|id| this.add(id));
         this
@@ -83,22 +83,38 @@ impl Apart {
 
     /// And one more server.
     pub fn add(&self, server: u32) {
-        keep_to(server, &self.last.to_string());
+        keep_to(server, [self.last]);
+    }
+
+    /// And this thread beside the servers.
+    pub fn add_thread(&self) {
+        sched_setaffinity(None, &processors([self.last])).unwrap();
     }
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        keep_to(std::process::id(), &format!("0-{}", self.last));
+        keep_to(std::process::id(), 0..=self.last);
     }
 }
 
-/// Keeps a process, with all its threads, to some processors, such as `0` or `0-1`.
-fn keep_to(id: u32, processors: &str) {
-    let told =
-        Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", processors, &id.to_string()]).output();
-    let told = told.expect("taskset comes with util-linux");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+/// Keeps a process, with all the threads that it has and will have, to some processors.
+fn keep_to(id: u32, of: impl IntoIterator<Item = usize>) {
+    let processors = processors(of);
+    for task in fs::read_dir(format!("/proc/{id}/task")).unwrap().flatten() {
+        let thread = task.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+        match sched_setaffinity(thread, &processors) {
+            // It has ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => panic!("cannot keep {id} to its processors: {error}"),
+        }
+    }
+}
+
+fn processors(of: impl IntoIterator<Item = usize>) -> CpuSet {
+    let mut processors = CpuSet::new();
+    of.into_iter().for_each(|processor| processors.set(processor));
+    processors
 }
 
 /// Lets this thread run only when no other one wants the processor.

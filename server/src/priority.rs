@@ -33,3 +33,31 @@ pub(crate) fn take_what_is_left() {
         }
     }
 }
+
+/// Lets this thread go on as soon as it is woken, where another one of the same priority computes: for the turn of a tenth of a
+/// millisecond that it asks for, the kernel does not let the other finish its own of up to 3 ms. Before Linux 6.12 this
+/// changes nothing.
+pub(crate) fn take_short_turns() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const TURN_NS: u64 = 100_000;
+        let niceness = rustix::process::getpriority_process(None).unwrap_or_default();
+        let attributes = libc::sched_attr {
+            size: size_of::<libc::sched_attr>() as u32,
+            sched_policy: libc::SCHED_OTHER as u32,
+            sched_flags: 0,
+            sched_nice: niceness,
+            sched_priority: 0,
+            sched_runtime: TURN_NS,
+            sched_deadline: 0,
+            sched_period: 0,
+        };
+        // SAFETY: the kernel reads as many bytes as `size` says, and this thread is 0.
+        #[allow(unsafe_code)]
+        let outcome = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+        if outcome != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::debug!(%error, "a thread keeps the turns that all have");
+        }
+    }
+}

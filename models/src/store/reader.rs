@@ -1,12 +1,17 @@
 //! Reads a store, and believes nothing that it has not checked.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{Layout, RELEASE_BYTES_MAX, ReleaseName, release_named_by};
 use crate::{Blob, Digest, Release};
+
+/// How much of a file is asked for at once: most kernels let nobody else compute while they copy, and a server that reads a
+/// model has requests to answer.
+const PIECE_BYTES: u64 = 64 << 10;
 
 /// Follows a store's `current`. Cheap to make, holds nothing open, may outlive any number of publishers.
 #[derive(Debug, Clone)]
@@ -126,8 +131,13 @@ impl Reader {
 /// Reads a file of at most `bytes_max` bytes; of a longer one, one byte more, which tells it from a fitting one.
 fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ReadError> {
     let read = || {
+        let file = File::open(path)?;
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        let length = file.metadata()?.len().min(bytes_max);
+        let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.try_reserve_exact(length.saturating_add(1)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut file = file.take(bytes_max.saturating_add(1));
+        while file.by_ref().take(PIECE_BYTES).read_to_end(&mut bytes)? > 0 {}
         Ok(bytes)
     };
     read().map_err(|source| ReadError::Io { path: path.to_owned(), source })

@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Front;
 use super::connection::Link;
+use crate::priority;
 
 /// How often a core looks at its connections.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -90,6 +91,7 @@ pub(super) fn start(
     let (streams, arriving) = mpsc::channel(connections_max);
     let (word, was_cut_off) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
+        priority::take_short_turns();
         let was_cut_off = runtime.block_on(run(front, arriving, drain_timeout));
         // Whoever started the core may be gone.
         let _ = word.send(was_cut_off);

@@ -51,9 +51,7 @@ pub use order::{Action, OrderError, Orders};
 use order::{ORDERS_MAX, Order};
 pub use plain::{Plain, Source};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
-pub use trial::{
-    Admission, Processor as TrialProcessor, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial,
-};
+pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 use verdict::{Verdict, Wanted};
 
 /// How often the store is looked at without a hint.

@@ -90,9 +90,9 @@ pub enum TrialError {
     },
 }
 
-/// What a trial gets of the processors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Processor {
+/// What a trial gets of the processors: the server's requests come first, and none is to be slower because a version is tried.
+#[derive(Debug, Clone, Copy)]
+enum Processor {
     /// Only what nobody else wants.
     Leftover,
     /// A quarter of one that somebody else wants all of.
@@ -141,18 +141,17 @@ impl Trial {
         timeout: Duration,
     ) -> Result<Admission, TrialError> {
         let memory_bytes = Share::now().bytes;
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .arg("trial")
             .arg("--store")
             .arg(store)
             .args(["--spec", &argument(&version.spec), "--artifact", &argument(&version.artifact)])
-            .args((processor == Processor::Leftover).then_some("--leftover"))
             .args(["--memory-bytes", &memory_bytes.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(TrialError::Start)?;
+            .stderr(Stdio::null());
+        let mut child = start(command, processor).map_err(TrialError::Start)?;
         // Its share of the memory should do: where this is not possible, or not Linux, nothing is lost but the order.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE_ADJ);
         let deadline = Instant::now() + timeout;
@@ -183,6 +182,20 @@ impl Trial {
     }
 }
 
+/// Starts a child that has what `processor` says from its first instruction on. By the time it could see to that itself, it
+/// would have computed for some milliseconds.
+fn start(mut command: Command, processor: Processor) -> std::io::Result<Child> {
+    // A child inherits it from the thread that starts it; and who only takes what is left is not given a share again.
+    let starter = std::thread::Builder::new().name("trial".to_owned()).spawn(move || {
+        match processor {
+            Processor::Leftover => priority::take_what_is_left(),
+            Processor::Share => priority::step_back(),
+        }
+        command.spawn()
+    })?;
+    starter.join().expect("starting a process does not panic")
+}
+
 fn end(mut child: Child) {
     // A child that ended meanwhile cannot be killed; either way it is to be waited for.
     let _ = child.kill();
@@ -203,14 +216,9 @@ pub fn parse_argument(text: &str) -> Result<Blob, String> {
     blob().ok_or_else(|| "write <sha256>:<size in bytes>".to_owned())
 }
 
-/// The child's part: limits itself to `memory_bytes`, `processor` and more, then loads and checks the version, and finds out
-/// whether it may be compiled. The error is one line for `/status`.
-pub fn run(
-    store: &Path,
-    version: &ReleasedVersion,
-    memory_bytes: u64,
-    processor: Processor,
-) -> Result<Admission, String> {
+/// The child's part: limits itself to `memory_bytes` and more, then loads and checks the version, and finds out whether it may
+/// be compiled. The error is one line for `/status`.
+pub fn run(store: &Path, version: &ReleasedVersion, memory_bytes: u64) -> Result<Admission, String> {
     let limit = |maximum| Rlimit { current: Some(maximum), maximum: Some(maximum) };
     // What it can write to and nobody else has: the libraries' code that it maps takes no memory that cannot be had back.
     for (resource, maximum) in [
@@ -220,11 +228,6 @@ pub fn run(
         (Resource::Core, 0),
     ] {
         setrlimit(resource, limit(maximum)).map_err(|e| format!("cannot limit the trial's {resource:?}: {e}"))?;
-    }
-    // The server's requests come first: none is to be slower because a version is tried.
-    match processor {
-        Processor::Leftover => priority::take_what_is_left(),
-        Processor::Share => priority::step_back(),
     }
     let reader = Reader::new(store);
     let text = reader.blob(&version.spec).map_err(|e| super::sentence(&e))?;
@@ -338,8 +341,10 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_trial_for_which_nothing_is_left_of_the_processors_begins_anew_with_a_share() {
-        let script = r#"case "$*" in *" --leftover"*) exec sleep 60;; esac; echo compiled"#;
+        // The 41st field is the policy, of which 5 lets all others go first; the second is in brackets and here without a space.
+        let script = r#"read -r stat </proc/$$/stat; set -- $stat; [ "${41}" = 5 ] && exec sleep 60; echo compiled"#;
         let verdict = verdict_until(script, &AtomicBool::new(false), Duration::from_millis(1));
         assert_eq!(verdict.unwrap(), Admission::Compiled);
     }
