@@ -392,7 +392,9 @@ impl Report {
         let folder = TempDir::new().unwrap();
         let version = folder.path().join("network/1.0.0");
         std::fs::create_dir_all(&version).unwrap();
-        std::fs::write(version.join("model.onnx"), network::file()).unwrap();
+        let file = network::file();
+        std::fs::write(version.join("model.yaml"), network::card(&file)).unwrap();
+        std::fs::write(version.join("model.onnx"), file).unwrap();
         let (program, address) = started(&["--models", folder.path().to_str().unwrap()]);
         let requests = requests(Form::Instances, "/predict", 1, SINGLE);
         let entrant = Entrant { name: "mainstay".to_owned(), address, process: program.id(), requests, grpc: false };

@@ -344,6 +344,17 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_that_many_rows_are_better_multiplied_with_at_once_is_refused() {
+        let columns = 1 << 16;
+        let node = node("", "MatMul", &["features", "matrix"], &["probabilities"], vec![]);
+        let (dims, float_data) = (vec![3, columns], vec![0.0; 3 * columns as usize]);
+        let matrix = Tensor { dims, data_type: 1, float_data, name: "matrix".into(), ..Default::default() };
+        let refused = Engine::compile(&file(vec![node], vec![matrix], 3), &card(3, 2)).unwrap_err();
+        let reason = "does not know a matrix of 3 x 65536, which ONNX Runtime multiplies faster";
+        assert!(refused.to_string().ends_with(reason), "{refused}");
+    }
+
+    #[test]
     fn rows_are_found_on_both_sides_of_a_change() {
         let shipped = embedded::MODELS[3];
         let spec = ModelSpec::parse("model.yaml", shipped.spec).unwrap();

@@ -33,6 +33,8 @@ pub(super) struct Sessions {
 const INLINE_TIME_MAX: Duration = Duration::from_millis(2);
 /// The most rows of a run there, also of a model whose rows are over in no time.
 const INLINE_ROWS_MAX: usize = 64;
+/// From when on a row is worth the 50 µs that handing it to a worker costs, where that runs with it what waits behind it.
+const JOINED_TIME_MIN: Duration = Duration::from_micros(250);
 /// How long the first of many requests may wait for the others in its run, and the most rows of it.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 const BATCH_ROWS_MAX: usize = 64;
@@ -131,10 +133,10 @@ impl Sessions {
             self.run_on(session, &rows)?;
         }
         drop(idle);
-        self.inline_rows_max = inline_rows(one_row);
         if few.is_some() {
             self.batch_rows_max = batch_rows(one_row, few_rows);
         }
+        self.inline_rows_max = inline_rows(one_row, self.batch_rows_max > 1);
         Ok(())
     }
 
@@ -203,8 +205,12 @@ impl Sessions {
     }
 }
 
-/// How many rows may run on the thread of a connection where one alone takes so long. Many take less than each alone.
-fn inline_rows(one_row: Duration) -> usize {
+/// How many rows may run on the thread of a connection where one alone takes so long, and many may be one run or not. Many take
+/// less than each alone.
+fn inline_rows(one_row: Duration, are_joined: bool) -> usize {
+    if are_joined && one_row >= JOINED_TIME_MIN {
+        return 0;
+    }
     let rows = INLINE_TIME_MAX.as_nanos() / one_row.as_nanos().max(1);
     usize::try_from(rows).map_or(INLINE_ROWS_MAX, |rows| rows.min(INLINE_ROWS_MAX))
 }
@@ -289,9 +295,12 @@ mod tests {
 
     #[test]
     fn a_model_runs_on_the_thread_of_a_connection_as_long_as_that_is_short() {
-        let rows = |one_row_us| inline_rows(Duration::from_micros(one_row_us));
+        let rows = |one_row_us| inline_rows(Duration::from_micros(one_row_us), false);
         assert_eq!([0, 10, 40, 1_500, 2_001].map(rows), [64, 64, 50, 1, 0]);
-        assert_eq!(inline_rows(Duration::MAX), 0);
+        assert_eq!(inline_rows(Duration::MAX, false), 0);
+        // What waits for a worker is one run there, and one after the other here.
+        let rows = |one_row_us| inline_rows(Duration::from_micros(one_row_us), true);
+        assert_eq!([0, 10, 40, 249, 250, 1_500].map(rows), [64, 64, 50, 8, 0, 0]);
     }
 
     #[test]

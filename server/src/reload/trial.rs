@@ -122,8 +122,9 @@ impl Trial {
         abandoned: &AtomicBool,
         patience: Duration,
     ) -> Result<Admission, TrialError> {
+        let begun = Instant::now();
         match self.attempt(store, version, abandoned, Processor::Leftover, patience) {
-            Err(TrialError::Late) => {
+            Err(TrialError::Late) if begun.elapsed() < TIMEOUT => {
                 tracing::info!("the requests leave a trial too little of the processors: it begins anew with a share");
                 self.attempt(store, version, abandoned, Processor::Share, TIMEOUT.saturating_sub(patience))
             }
@@ -154,10 +155,19 @@ impl Trial {
         let mut child = start(command, processor).map_err(TrialError::Start)?;
         // Its share of the memory should do: where this is not possible, or not Linux, nothing is lost but the order.
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE_ADJ);
-        let deadline = Instant::now() + timeout;
+        let begun = Instant::now();
+        let mut deadline = begun + timeout;
         let status = loop {
             match child.try_wait().map_err(TrialError::Start)? {
                 Some(status) => break status,
+                // One that computes for long gains nothing by beginning anew.
+                None if matches!(processor, Processor::Leftover)
+                    && Instant::now() >= deadline
+                    && deadline < begun + TIMEOUT
+                    && !is_starved(computed(&child), timeout) =>
+                {
+                    deadline = begun + TIMEOUT;
+                }
                 None if Instant::now() >= deadline => {
                     end(child);
                     return Err(TrialError::Late);
@@ -194,6 +204,18 @@ fn start(mut command: Command, processor: Processor) -> std::io::Result<Child> {
         command.spawn()
     })?;
     starter.join().expect("starting a process does not panic")
+}
+
+/// Whether a child that has lived for so long and `computed` so much of it has had too little of the processors. Where that
+/// is not known, it has.
+fn is_starved(computed: Option<Duration>, lived: Duration) -> bool {
+    computed.is_none_or(|computed| computed * 4 < lived)
+}
+
+/// How much processor time a child's first thread, which does all of its work, has had.
+fn computed(child: &Child) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{}/schedstat", child.id())).ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 fn end(mut child: Child) {
@@ -345,8 +367,15 @@ mod tests {
     fn a_trial_for_which_nothing_is_left_of_the_processors_begins_anew_with_a_share() {
         // The 41st field is the policy, of which 5 lets all others go first; the second is in brackets and here without a space.
         let script = r#"read -r stat </proc/$$/stat; set -- $stat; [ "${41}" = 5 ] && exec sleep 60; echo compiled"#;
-        let verdict = verdict_until(script, &AtomicBool::new(false), Duration::from_millis(1));
+        let verdict = verdict_until(script, &AtomicBool::new(false), Duration::from_millis(200));
         assert_eq!(verdict.unwrap(), Admission::Compiled);
+    }
+
+    #[test]
+    fn a_trial_that_has_had_a_quarter_of_a_processor_goes_on() {
+        let starved = |computed_ms: u64| is_starved(Some(Duration::from_millis(computed_ms)), Duration::from_secs(10));
+        assert_eq!([0, 2_499, 2_500, 10_000].map(starved), [true, true, false, false]);
+        assert!(is_starved(None, Duration::from_secs(10)));
     }
 
     #[test]

@@ -14,6 +14,9 @@ use super::trees::{Ensemble, Finish, Transform, Trees};
 
 /// The most slots of a program: a block of rows must fit into the processor's caches.
 const SLOTS_MAX: usize = 1 << 16;
+/// The most values of a matrix that rows are multiplied with. Where many requests wait for a model with larger ones, ONNX Runtime
+/// computes their rows together, in less time than they take here one after the other.
+const PRODUCT_MAX: usize = 1 << 17;
 /// The oldest operator set whose operators broadcast and count their axes as those of today.
 const OPSET_MIN: i64 = 7;
 
@@ -693,6 +696,11 @@ impl Compiler {
         else {
             return Err(Unsupported::new("a product with what is not a known matrix"));
         };
+        if height.saturating_mul(*width) > PRODUCT_MAX {
+            return Err(Unsupported::new(format!(
+                "a matrix of {height} x {width}, which ONNX Runtime multiplies faster"
+            )));
+        }
         let mut targets = *width;
         if transposed {
             weights = transpose(&weights, *height);
