@@ -25,8 +25,8 @@ const QUARANTINE_MAX: usize = 4;
 #[derive(Debug)]
 pub struct Publisher {
     pub(super) layout: Layout,
-    /// Held, never read: the kernel drops the lock with the file, also when the process is killed.
-    _lock: File,
+    /// Held, never read: the kernel drops the lock with the process, also when that is killed.
+    lock: File,
     /// What the scrub found, until good bytes are there: `has` cannot see it by name and size.
     damaged: Mutex<BTreeSet<Blob>>,
     pub(super) scrub: Mutex<Scrub>,
@@ -126,6 +126,13 @@ pub struct Collected {
     pub blobs: usize,
 }
 
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        // Closing the file would not do while a process that was just forked still has it, until it becomes another program.
+        let _ = self.lock.unlock();
+    }
+}
+
 impl Publisher {
     /// Opens the store at `root`, making it where there is none, and removes what a killed publisher left half done.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, OpenError> {
@@ -151,7 +158,7 @@ impl Publisher {
         for folder in [layout.blobs(), layout.releases(), layout.root.join("blobs"), layout.root.clone()] {
             sync_dir(&folder).map_err(fail)?;
         }
-        Ok(Self { layout, _lock: lock, damaged: Mutex::default(), scrub: Mutex::default() })
+        Ok(Self { layout, lock, damaged: Mutex::default(), scrub: Mutex::default() })
     }
 
     /// A reader of the same store.
