@@ -482,13 +482,17 @@ impl Report {
             time,
         };
         let within = format!("p99 of what is asked within {} ms, median", contest::WINDOW.as_millis());
+        // Off the generator, whose requests would be late and not the server's answers, and whose processor may never be idle.
+        let step_aside = || {
+            process::take_what_is_left();
+            if let Some(apart) = apart {
+                apart.add_thread();
+            }
+        };
         let done = AtomicBool::new(false);
         let beside = std::thread::scope(|scope| {
             scope.spawn(|| {
-                process::take_what_is_left();
-                if let Some(apart) = apart {
-                    apart.add_thread();
-                }
+                step_aside();
                 while !done.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
@@ -511,13 +515,8 @@ impl Report {
                     done.store(true, Ordering::Relaxed);
                     outcome
                 });
-                // Beside the generator, whose requests would be late and not the server's answers.
                 let rolling = scope.spawn(|| {
-                    process::take_what_is_left();
-                    if let Some(apart) = apart {
-                        // Whose processor is never idle.
-                        apart.add_thread();
-                    }
+                    step_aside();
                     let mut spans = Vec::new();
                     std::thread::sleep(self.rules.warm + self.rules.time / 2);
                     for patch in (10..10 + rounds as u64).cycle().take(rolls) {

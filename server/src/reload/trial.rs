@@ -160,17 +160,15 @@ impl Trial {
         let status = loop {
             match child.try_wait().map_err(TrialError::Start)? {
                 Some(status) => break status,
-                // One that computes for long gains nothing by beginning anew.
-                None if matches!(processor, Processor::Leftover)
-                    && Instant::now() >= deadline
-                    && deadline < begun + TIMEOUT
-                    && !is_starved(computed(&child), timeout) =>
-                {
-                    deadline = begun + TIMEOUT;
-                }
                 None if Instant::now() >= deadline => {
-                    end(child);
-                    return Err(TrialError::Late);
+                    let last = begun + TIMEOUT;
+                    let is_leftover = matches!(processor, Processor::Leftover);
+                    if !is_leftover || deadline >= last || is_starved(computed(&child), timeout) {
+                        end(child);
+                        return Err(TrialError::Late);
+                    }
+                    // One that computes for long gains nothing by beginning anew.
+                    deadline = last;
                 }
                 None if abandoned.load(Ordering::Relaxed) => {
                     end(child);
