@@ -524,6 +524,20 @@ impl Agent {
             (Err(_), Some(_)) => Sync::OutOfSync,
             (Err(_), None) => Sync::Unknown,
         };
+        let health = match (&self.current, &self.server) {
+            (None, _) => {
+                let why = self.held.as_ref().map(|held| held.reason.clone());
+                let why = why.or_else(|| result.as_ref().err().map(ToString::to_string));
+                Some((Health::Degraded, why.map(|why| format!("nothing is published: {why}"))))
+            }
+            (Some(_), None) => Some((Health::Healthy, None)),
+            // The server is asked next.
+            (Some(_), Some(_)) => None,
+        };
+        if let Some((health, reason)) = &health {
+            self.tell_health(*health, reason.as_deref());
+        }
+        // In one step: nobody sees a release that nothing is waited for as one that progresses.
         self.board.update(|status| {
             status.sync = sync;
             status.desired = asked.cloned().or(status.desired.take());
@@ -532,34 +546,29 @@ impl Agent {
             if asked.is_some() {
                 status.held_back = self.held.clone();
             }
-        });
-        match (&self.current, &self.server) {
-            (None, _) => {
-                let why = self.held.as_ref().map(|held| held.reason.clone());
-                let why = why.or_else(|| result.as_ref().err().map(ToString::to_string));
-                let reason = why.map(|why| format!("nothing is published: {why}"));
-                self.show_health(Health::Degraded, reason, Vec::new());
+            if let Some((health, reason)) = health {
+                (status.health, status.health_reason, status.failed) = (health, reason, Vec::new());
             }
-            (Some(_), None) => self.show_health(Health::Healthy, None, Vec::new()),
-            // The server is asked next.
-            (Some(_), Some(_)) => {}
-        }
+        });
     }
 
     fn show_health(&self, health: Health, reason: Option<String>, failed: Vec<FailedModel>) {
-        let before = self.board.status();
-        if before.health != health {
-            match health {
-                Health::Healthy => info!("healthy"),
-                Health::Progressing => info!(reason, "progressing"),
-                Health::Degraded => warn!(reason, "degraded"),
-            }
-        }
+        self.tell_health(health, reason.as_deref());
         self.board.update(|status| {
-            status.health = health;
-            status.health_reason = reason;
-            status.failed = failed;
+            (status.health, status.health_reason, status.failed) = (health, reason, failed);
         });
+    }
+
+    /// A line in the log where the health becomes another.
+    fn tell_health(&self, health: Health, reason: Option<&str>) {
+        if self.board.status().health == health {
+            return;
+        }
+        match health {
+            Health::Healthy => info!("healthy"),
+            Health::Progressing => info!(reason, "progressing"),
+            Health::Degraded => warn!(reason, "degraded"),
+        }
     }
 }
 

@@ -273,8 +273,9 @@ fn a_rollback_is_committed_so_that_every_pod_follows_it() {
         let answer = server.post("/predict", SETOSA).ok();
         assert_eq!((&answer["version"], &answer["commit"]), (&json!("1.0.0"), &json!(committed)));
     }
-    let status = sidecar.until("the hold is gone", |status| status["hold"]["rollback"].is_null());
-    assert_eq!(status["sync"], "Synced");
+    sidecar.until("the hold is gone, and what git asks for is published", |status| {
+        status["hold"]["rollback"].is_null() && status["sync"] == "Synced"
+    });
 
     // And forth again, for programs.
     let (code, words, _) = rollback(&sidecar, &[&format!("2-{rolled}"), "--json"]);
