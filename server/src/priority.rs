@@ -6,7 +6,7 @@ pub(crate) fn step_back() {
     set_niceness(5);
 }
 
-/// The same, with a tenth: little enough that a thread which refuses two of three requests keeps up with them.
+/// The same, with a tenth.
 pub(crate) fn step_far_back() {
     set_niceness(10);
 }
