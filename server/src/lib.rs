@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::catalog::Catalog;
 
 pub mod admin;
+mod allocator;
 pub mod api;
 pub mod batch;
 pub mod catalog;
@@ -86,8 +87,8 @@ async fn run(
     threads: NonZeroUsize,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let listener = http::bind(settings.listen, "--listen").await?;
-    let admin_listener = http::bind(settings.admin, "--admin").await?;
+    let listener = http::bind(settings.listen, "--listen")?;
+    let admin_listener = http::bind(settings.admin, "--admin")?;
     let addresses = Addresses { listen: listener.local_addr()?, admin: admin_listener.local_addr()? };
 
     // A missing library is told now, not when the first model needs it.

@@ -1,11 +1,11 @@
-//! A server lives through any number of releases without growing.
+//! A server lives through any number of releases, and rushes of connections, without growing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_models::{Blob, Commit, CommitId, Publisher, Release, ReleasedModel, ReleasedVersion};
 
-use crate::harness::{Load, SETOSA, Server, World, shipped};
+use crate::harness::{Connection, Load, SETOSA, Server, World, eventually, shipped};
 
 /// By how much the server may grow between the 100th and the 300th reload. A version that stays keeps at least its
 /// weights, which are most of its file: 200 of them are some 18 MiB. Less than half of that is the allocator's.
@@ -36,6 +36,26 @@ fn memory_is_flat_over_three_hundred_reloads() {
     // One or two more or less: the connection on which the status was asked for may not be closed yet.
     assert!(last.descriptors.abs_diff(hundred.descriptors) <= 2, "{last:?}");
     assert!(server.metric("mainstay_reloads_total{outcome=\"loaded\"}") == Some(300.0), "each release was loaded");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_rush_of_connections_took_is_given_back() {
+    // All connections are one core's, which counts its own.
+    let server = Server::start(&["--threads", "1"]);
+    let body = " ".repeat(60 << 10);
+    let connect = || {
+        let mut connection = Connection::open(server.listen);
+        assert_eq!(connection.ask("POST", "/predict", "", &body).unwrap().status, 400);
+        connection
+    };
+    drop(connect());
+    let before = Count::of(&server).rss_kib;
+    let rush: Vec<_> = (0..400).map(|_| connect()).collect();
+    let held = Count::of(&server).rss_kib - before;
+    assert!(held > 8 << 10, "400 connections held {held} KiB: too little to tell whether it is given back");
+    drop(rush);
+    eventually("most of the memory was given back", || (Count::of(&server).rss_kib < before + held / 4).then_some(()));
 }
 
 /// Publishes a release that serves nothing but iris in `version`.

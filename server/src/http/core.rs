@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Front;
 use super::connection::Link;
-use crate::priority;
+use crate::{allocator, priority};
 
 /// How often a core looks at its connections.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,6 +28,9 @@ const FIRST_LOOKS: u32 = 10;
 /// How long a connection may idle, and a further request's head may take, in looks. Longer than load balancers keep idle
 /// connections (60 s is usual), so that they never use one that the server is just closing.
 const IDLE_LOOKS: u32 = 75;
+
+/// How many connections have held enough memory, of which they may have read 64 KiB each, to give it back once most have ended.
+const MANY_CONNECTIONS: usize = 128;
 
 /// The way into a core.
 pub(super) struct Arrivals {
@@ -86,7 +89,7 @@ pub(super) fn start(
     connections_max: usize,
     drain_timeout: Duration,
 ) -> io::Result<(Arrivals, Ended)> {
-    // Large bodies alone are decoded in the blocking thread; those that wait are bounded by the requests at hand.
+    // Large bodies are decoded in the blocking thread; those that wait are bounded by the requests at hand.
     let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build()?;
     let (streams, arriving) = mpsc::channel(connections_max);
     let (word, was_cut_off) = oneshot::channel();
@@ -103,6 +106,8 @@ pub(super) fn start(
 async fn run(front: Arc<Front>, mut arriving: mpsc::Receiver<(TcpStream, Place)>, drain_timeout: Duration) -> bool {
     let mut connections = JoinSet::new();
     let mut links = HashMap::new();
+    // The most that were there at once since half of them or more had ended.
+    let mut most = 0;
     let mut clock = tokio::time::interval(LOOK_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -117,10 +122,18 @@ async fn run(front: Arc<Front>, mut arriving: mpsc::Receiver<(TcpStream, Place)>
                     drop(place);
                 });
                 links.insert(task.id(), link);
+                most = most.max(links.len());
             }
             Some(ended) = connections.join_next_with_id() => forget(&mut links, ended),
-            _ = clock.tick(), if !links.is_empty() => {
+            _ = clock.tick(), if most > 0 => {
                 links.values().for_each(|link| link.look(FIRST_LOOKS, IDLE_LOOKS));
+                if links.len() <= most / 2 {
+                    if most >= MANY_CONNECTIONS {
+                        // Takes some milliseconds; the end of the runtime waits for it.
+                        tokio::task::spawn_blocking(allocator::give_back);
+                    }
+                    most = links.len();
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::connection::Link;
@@ -50,6 +50,9 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The most requests at hand on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
+/// The most connections that wait to be accepted: all that the kernel allows, which is 4096 unless `net.core.somaxconn` says
+/// otherwise. A client beyond it hears nothing and tries again after a second.
+const BACKLOG: u32 = 4096;
 
 /// How much all clients together may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -239,9 +242,18 @@ fn text(id: &HeaderValue) -> &str {
     id.to_str().expect("an id is printable ASCII")
 }
 
-/// Listens on `address`; `flag` is what a user changes where that fails.
-pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, flag, source })
+/// Listens on `address`; `flag` is what a user changes where that fails. To be called in a runtime.
+pub fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, BindError> {
+    listen(address).map_err(|source| BindError { address, flag, source })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Else a server that follows one could not listen until the last of its connections is forgotten. Elsewhere it means more.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// An address that cannot be listened on.
@@ -251,4 +263,18 @@ pub struct BindError {
     address: SocketAddr,
     flag: &'static str,
     source: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_that_come_all_at_once_need_not_wait_until_they_are_accepted() {
+        let listener = bind(([127, 0, 0, 1], 0).into(), "--listen").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Beyond the backlog, connecting would not end before somebody accepts, and nobody does.
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(30)).unwrap();
+        assert_eq!((0..400).map(connect).collect::<Vec<_>>().len(), 400);
+    }
 }

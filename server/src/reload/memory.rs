@@ -43,19 +43,6 @@ impl Share {
     }
 }
 
-/// Gives the kernel back what loads have freed: read and parsed, a model takes several times what its engine keeps, and
-/// the allocator would hold on to it until the next load.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code)]
-pub(super) fn give_back() {
-    // SAFETY: it takes the allocator's own locks and touches nothing that is in use; any thread may call it at any time.
-    let _ = unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators have their own ways.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(super) fn give_back() {}
-
 /// The memory of a process that nothing but itself can give back, by its `/proc/<id>/status`.
 fn own_bytes(status: &str) -> u64 {
     let kb =

@@ -26,6 +26,7 @@ use mainstay_models::store::Current;
 use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedModel, ReleasedVersion, Role};
 use notify::{RecursiveMode, Watcher};
 
+use crate::allocator;
 use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
 use crate::engine::{Engine, EngineChoice};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
@@ -346,7 +347,8 @@ impl Reloader {
         }
         self.status.store(Arc::new(status));
         outcomes.into_iter().for_each(|(outcome, order)| order.answer(outcome));
-        memory::give_back();
+        // Read and parsed, a model takes several times what its engine keeps.
+        allocator::give_back();
     }
 
     fn swap(&self, before: &Catalog, next: Catalog) {
