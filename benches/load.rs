@@ -579,7 +579,8 @@ impl Report {
         // Large enough that the load generator is not what is overloaded.
         let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
         let ids = family(served.server.program.id());
-        let mut memory = vec![memory_mib(&ids)];
+        let before = memory_mib(&ids);
+        let mut memory = Vec::new();
         let mut peaks = Vec::new();
         let mut goodput = Vec::new();
         let mut shed = Vec::new();
@@ -596,12 +597,12 @@ impl Report {
                 warm: rules.warm,
                 time: rules.time,
             };
-            let outcome = client::run(&plan, || {});
+            // Once when the counting begins, and once when it ends.
+            let outcome = client::run(&plan, || memory.push(memory_mib(&ids)));
             goodput.push(outcome.good as f64 / rules.time.as_secs_f64() / peak);
             peaks.push(peak);
             let refused = outcome.samples.iter().filter(|sample| sample.status == 503);
             shed.extend(refused.map(|sample| (sample.took - sample.waited).as_secs_f64() * 1e3));
-            memory.push(memory_mib(&ids));
             outcomes.push(outcome);
         }
         let all = outcomes.iter().flat_map(|outcome| &outcome.samples);
@@ -628,9 +629,12 @@ impl Report {
         self.figure(format!("{what}: requests that found no connection in time"), unsent as f64, "", None);
         let lost: usize = outcomes.iter().map(|outcome| outcome.lost).sum();
         self.figure(format!("{what}: other answers, or none"), (other + lost) as f64, "", Some(Target::Below(1.0)));
-        self.figure(format!("{what}: memory before"), memory[0], "MiB", None);
-        self.figure(format!("{what}: memory after the first time"), memory[1], "MiB", None);
-        self.figure(format!("{what}: memory after the last time"), *memory.last().unwrap(), "MiB", None);
+        self.figure(format!("{what}: memory before"), before, "MiB", None);
+        self.figure(format!("{what}: memory at the end of the first time"), memory[1], "MiB", None);
+        self.figure(format!("{what}: memory at the end of the last time"), *memory.last().unwrap(), "MiB", None);
+        // A server looks at its connections once a second.
+        std::thread::sleep(Duration::from_secs(3));
+        self.figure(format!("{what}: memory 3 s afterwards"), memory_mib(&ids), "MiB", None);
     }
 
     fn curve(&mut self, folder: &Path) {
