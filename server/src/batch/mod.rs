@@ -2,7 +2,8 @@
 //!
 //! A small request runs inline, since a hand-off costs more than most tabular models. A large one would
 //! keep its connection's thread from its other connections, so it goes to a worker thread, the nearest deadline first; and so does
-//! one of middling size while that thread is behind. What finds the queue full is refused.
+//! one of middling size while that thread is behind, which takes it back once it has looked at its connections, if no worker has.
+//! What finds the queue full is refused.
 //! Requests for a version that gains by it are one run if they are there at the same time: small ones in one turn of their
 //! thread, others in the queue. Nothing waits for company. Knows tensors and time; does not know HTTP, ONNX, or how models
 //! come and go.
@@ -23,6 +24,7 @@ use crate::priority;
 use crate::rows::Rows;
 
 mod dynamic;
+mod hand;
 mod job;
 mod queue;
 mod turn;
@@ -107,10 +109,14 @@ impl Runner {
         Ok(Self { queue, workers, callers: AtomicUsize::new(0) })
     }
 
-    /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. To be asked in a
-    /// runtime.
+    /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. Where it would not, the
+    /// thread that asks helps to make room. To be asked in a runtime.
     pub fn has_place(&self, version: &LoadedVersion, rows: usize) -> bool {
-        self.runs_inline(version, rows, Instant::now()) || self.queue.has_place()
+        let has_place = self.runs_inline(version, rows, Instant::now()) || self.queue.has_place();
+        if !has_place && may_run_inline(version, rows) {
+            hand::lend(&self.queue);
+        }
+        has_place
     }
 
     /// Whether so many rows are to be run on the thread that asks: not what is costly, while that thread is behind or others
@@ -153,6 +159,9 @@ impl Runner {
         }
         let (reply, outcome) = oneshot::channel();
         let job = Job { version: Arc::clone(version), rows, since: now, deadline, reply };
+        if may_run_inline(version, job.rows.len()) {
+            hand::lend(&self.queue);
+        }
         self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
         let mut caller = Caller::of(self);
         match tokio::time::timeout_at(deadline.into(), outcome).await {
@@ -179,6 +188,11 @@ impl Runner {
     }
 }
 
+/// Whether so many rows may run on the thread of a connection, and find their engine free there.
+fn may_run_inline(version: &LoadedVersion, rows: usize) -> bool {
+    version.engine.is_reentrant() && rows <= version.engine.inline_rows_max()
+}
+
 /// Whether so many rows cost so much more than a refusal and a hand-off that these are worth their while.
 fn is_costly(version: &LoadedVersion, rows: usize) -> bool {
     rows > version.engine.inline_rows_max() / COSTLY_SHARE
@@ -203,6 +217,8 @@ fn work(queue: &Queue<Job>) {
             Err(RunError::Busy) => None,
             result => Some(result),
         });
+        // Else the kernel looks whose turn it is every few milliseconds only, which a thread of connections would wait for.
+        std::thread::yield_now();
     }
 }
 
@@ -227,8 +243,12 @@ pub(super) mod tests {
 
     /// A model in ONNX Runtime, of which one thread at a time may run.
     pub(in crate::batch) fn loaded(card: &[u8], model: &[u8]) -> Arc<LoadedVersion> {
+        version(card, |spec| Engine::load(&Runtime::load().unwrap(), model, spec, NonZeroUsize::MIN).unwrap())
+    }
+
+    pub(in crate::batch) fn version(card: &[u8], engine: impl FnOnce(&ModelSpec) -> Engine) -> Arc<LoadedVersion> {
         let spec = ModelSpec::parse("model.yaml", card).unwrap();
-        let engine = Engine::load(&Runtime::load().unwrap(), model, &spec, NonZeroUsize::MIN).unwrap();
+        let engine = engine(&spec);
         let blobs = ReleasedVersion { spec: Blob::of(card), artifact: spec.artifact.blob };
         let (signature, metrics) = (Signature::new(&spec), Metrics::new("").version(&spec));
         Arc::new(LoadedVersion { spec, blobs, signature, engine, not_compiled: None, metrics })

@@ -13,7 +13,7 @@ use std::time::Instant;
 // Named from outside, so that a model checker's can stand in for the standard library's.
 use super::sync::{Condvar, Mutex, MutexGuard};
 
-/// How many jobs behind the next one are asked whether they can be done with it.
+/// How many of the next jobs are asked whether they can be done with another, or at all.
 const LOOKED_AT_MAX: usize = 64;
 
 /// A bounded queue in the order of deadlines; of equal ones, the first comes first.
@@ -92,6 +92,15 @@ impl<J> Queue<J> {
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The next job that `accepts`, if it is there already.
+    pub(super) fn try_take(&self, accepts: impl Fn(&J) -> bool) -> Option<J> {
+        let mut state = self.lock();
+        let place = state.waiting.iter().take(LOOKED_AT_MAX).find(|(_, job)| accepts(job)).map(|(place, _)| *place)?;
+        let taken = state.waiting.remove(&place);
+        self.waiting.store(state.waiting.len(), Relaxed);
+        taken
     }
 
     /// Lets the workers end once nothing waits.

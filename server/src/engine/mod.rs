@@ -186,6 +186,11 @@ impl Engine {
         }
     }
 
+    /// Whether any number of threads may run it at the same time.
+    pub fn is_reentrant(&self) -> bool {
+        matches!(self.kind, Kind::Compiled(_))
+    }
+
     /// The most rows that may run on the thread of a connection, which its other connections wait for meanwhile.
     pub fn inline_rows_max(&self) -> usize {
         match &self.kind {
