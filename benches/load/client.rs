@@ -98,25 +98,36 @@ struct Loop<'a> {
 pub fn run(plan: &Plan<'_>, mut mark: impl FnMut()) -> Outcome {
     // Else the kernel may wake this thread 50 µs after a request is due.
     let _ = std::fs::write("/proc/self/timerslack_ns", "1");
+    let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+    let connection = |index| {
+        let stream = connect(&epoll, plan.address, index);
+        Connection { stream, at_hand: None, answer: vec![0; 64 << 10], filled: 0 }
+    };
+    let connections = (0..plan.connections).map(connection).collect();
+    // Not before: thousands of connections may take a second to be made.
+    let began = Instant::now() + plan.warm;
     let mut this = Loop {
         plan,
-        epoll: epoll::create(CreateFlags::CLOEXEC).unwrap(),
-        connections: Vec::new(),
+        epoll,
+        connections,
         idle: (0..plan.connections).collect(),
         backlog: VecDeque::new(),
         next_request: 0,
-        outcome: Outcome { began: Instant::now(), samples: Vec::with_capacity(1 << 20), good: 0, unsent: 0, lost: 0 },
-        ends: Instant::now(),
+        outcome: Outcome { began, samples: Vec::with_capacity(1 << 20), good: 0, unsent: 0, lost: 0 },
+        ends: began + plan.time,
     };
-    for index in 0..plan.connections {
-        let stream = this.connect(index);
-        this.connections.push(Connection { stream, at_hand: None, answer: vec![0; 64 << 10], filled: 0 });
-    }
-    // Not before: thousands of connections may take a second to be made.
-    this.outcome.began = Instant::now() + plan.warm;
-    this.ends = this.outcome.began + plan.time;
     this.run(&mut mark);
     this.outcome
+}
+
+/// A connection whose events carry its `index`.
+fn connect(epoll: &rustix::fd::OwnedFd, address: SocketAddr, index: usize) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+    epoll::add(epoll, &stream, EventData::new_u64(index as u64), flags).unwrap();
+    stream
 }
 
 impl Loop<'_> {
@@ -188,15 +199,6 @@ impl Loop<'_> {
                 }
             }
         }
-    }
-
-    fn connect(&self, index: usize) -> TcpStream {
-        let stream = TcpStream::connect(self.plan.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), flags).unwrap();
-        stream
     }
 
     fn send(&mut self, index: usize, due: Instant) {
@@ -284,7 +286,7 @@ impl Loop<'_> {
             // Idle, and taken out where it is not to be asked.
             self.idle.retain(|idle| *idle != index);
         }
-        let stream = self.connect(index);
+        let stream = connect(&self.epoll, self.plan.address, index);
         let connection = &mut self.connections[index];
         connection.stream = stream;
         connection.filled = 0;
