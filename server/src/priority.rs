@@ -11,11 +11,6 @@ pub(crate) fn step_far_back() {
     set_niceness(10);
 }
 
-/// The same, with a sixtieth: what is short and must end, whoever else computes. What this thread starts can have no more.
-pub(crate) fn go_last() {
-    set_niceness(19);
-}
-
 fn set_niceness(niceness: i32) {
     // Elsewhere it would be the whole process's.
     #[cfg(target_os = "linux")]
@@ -36,7 +31,16 @@ pub(crate) fn take_what_is_left() {
         if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
             tracing::debug!(?error, "a thread keeps its share of the processors");
         }
+        give_way();
     }
+}
+
+/// Lets those go on first that wait for the processor at this moment.
+///
+/// A thread that has slept has turns to its credit, and who is woken together with it and has not waits until it sleeps again or
+/// the next tick of the kernel comes, 1 to 4 ms later, whatever their priorities. This gives them up.
+pub(crate) fn give_way() {
+    std::thread::yield_now();
 }
 
 /// Lets this thread go on as soon as it is woken, where another one of the same priority computes: for the turn of a tenth of a

@@ -47,10 +47,13 @@ impl Aside {
         // Without a thread to be had, or with one that is not let go on, it is done here.
         let Ok(helper) = helper else { return work() };
         self.late = Some(helper);
-        match done.recv_timeout(patience) {
+        let given = done.recv_timeout(patience);
+        priority::give_way();
+        match given {
             Ok(given) => {
                 // It has only to end now, and the next work is to find it gone.
                 self.join();
+                priority::give_way();
                 given
             }
             Err(_) => work(),

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use super::verdict::Wanted;
 use super::{Failure, Loader, sentence};
 use crate::catalog::LoadedVersion;
 use crate::engine::{Engine, EngineChoice};
+use crate::priority;
 
 /// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
 const PASSED_MAX: usize = 256;
@@ -62,9 +63,10 @@ impl Loads {
         let thread = |_| {
             let (bench, taken, give) = (Arc::clone(&bench), taken.clone(), give.clone());
             std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-                crate::priority::step_back();
+                priority::step_back();
                 let mut aside = Aside::default();
                 for (wanted, abandoned) in taken {
+                    priority::give_way();
                     let outcome = bench.load(&wanted, &abandoned, &mut aside);
                     if give.send((wanted, outcome)).is_err() {
                         return;
@@ -104,6 +106,10 @@ impl Loads {
     }
 
     fn hand_out(&mut self) {
+        if self.waiting.is_empty() {
+            // To ask what memory there is costs some hundred microseconds.
+            return;
+        }
         // Fewer than there are threads where memory is short.
         let at_once = Share::now().at_once;
         while self.running.len() < at_once
@@ -141,62 +147,91 @@ impl Bench {
     }
 
     fn try_load(&self, wanted: &Wanted, abandoned: &AtomicBool, aside: &mut Aside) -> Outcome {
-        let Wanted { name, version, bytes } = wanted;
-        let (reader, path, blob) = (self.reader.clone(), ModelSpec::path(name, version), bytes.spec);
-        let read = move || {
-            let text = reader.blob(&blob).map_err(|error| Failure::passing(&error))?;
-            ModelSpec::parse(&path, &text).map_err(|error| Failure::lasting(error.to_string()))
-        };
-        let spec = match aside.run(read) {
-            Ok(spec) => spec,
-            Err(failure) => return Outcome::Failed(failure),
-        };
-        if (&spec.name, &spec.version, &spec.artifact.blob) != (name, version, &bytes.artifact) {
-            let reason = "the release and the version's model.yaml do not name the same version and file";
-            return Outcome::Failed(Failure::lasting(reason));
-        }
-        let passed = || self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = passed().get(bytes).cloned();
-        let admission = match known {
-            Some(admission) => admission,
-            None => match self.trial.check_until(self.reader.root(), bytes, abandoned) {
-                Ok(admission) => admission,
-                Err(TrialError::Abandoned) => return Outcome::Abandoned,
-                Err(error @ TrialError::Start(_)) => return Outcome::Failed(Failure::passing(&error)),
-                Err(lasting) => return Outcome::Failed(Failure::lasting(sentence(&lasting))),
-            },
-        };
         if abandoned.load(Ordering::Relaxed) {
             return Outcome::Abandoned;
         }
-        let engine = match self.engine(&spec, *bytes, &admission, aside) {
-            Ok(engine) => engine,
+        let bytes = wanted.bytes;
+        let known = self.passed().get(&bytes).cloned();
+        let (loaded, admission) = match known {
+            // At once, since each of them costs whoever answers a change of threads.
+            Some(admission) => {
+                let (read, load) = (self.spec_reader(wanted), self.engine_loader(bytes, &admission));
+                (self.run_aside(&admission, aside, move || read().and_then(|spec| load(spec))), admission)
+            }
+            None => {
+                let spec = match aside.run(self.spec_reader(wanted)) {
+                    Ok(spec) => spec,
+                    Err(failure) => return Outcome::Failed(failure),
+                };
+                let admission = match self.trial.check_until(self.reader.root(), &bytes, abandoned) {
+                    Ok(admission) => admission,
+                    Err(TrialError::Abandoned) => return Outcome::Abandoned,
+                    Err(error @ TrialError::Start(_)) => return Outcome::Failed(Failure::passing(&error)),
+                    Err(lasting) => return Outcome::Failed(Failure::lasting(sentence(&lasting))),
+                };
+                if abandoned.load(Ordering::Relaxed) {
+                    return Outcome::Abandoned;
+                }
+                let load = self.engine_loader(bytes, &admission);
+                (self.run_aside(&admission, aside, move || load(spec.clone())), admission)
+            }
+        };
+        let (spec, engine) = match loaded {
+            Ok(loaded) => loaded,
             Err(failure) => return Outcome::Failed(failure),
         };
-        let loaded = self.loader.with_engine(spec, *bytes, engine);
-        let mut passed = passed();
+        let loaded = self.loader.with_engine(spec, bytes, engine);
+        let mut passed = self.passed();
         if passed.len() == PASSED_MAX {
             passed.clear();
         }
-        passed.insert(*bytes, admission);
+        passed.insert(bytes, admission);
         Outcome::Loaded(Arc::new(loaded))
     }
 
-    /// What runs a version, and why it is not compiled, if it is not.
-    fn engine(
+    fn passed(&self) -> MutexGuard<'_, HashMap<ReleasedVersion, Admission>> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What reads the card of a version, and holds it against the release.
+    fn spec_reader(&self, wanted: &Wanted) -> impl Fn() -> Result<ModelSpec, Failure> + Send + Sync + use<> {
+        let (reader, wanted) = (self.reader.clone(), wanted.clone());
+        move || {
+            let Wanted { name, version, bytes } = &wanted;
+            let text = reader.blob(&bytes.spec).map_err(|error| Failure::passing(&error))?;
+            let path = ModelSpec::path(name, version);
+            let spec = ModelSpec::parse(&path, &text).map_err(|error| Failure::lasting(error.to_string()))?;
+            if (&spec.name, &spec.version, &spec.artifact.blob) != (name, version, &bytes.artifact) {
+                let reason = "the release and the version's model.yaml do not name the same version and file";
+                return Err(Failure::lasting(reason));
+            }
+            Ok(spec)
+        }
+    }
+
+    /// What makes the engine that runs a version with such a card, and says why it is not compiled, if it is not.
+    fn engine_loader(
         &self,
-        spec: &ModelSpec,
         bytes: ReleasedVersion,
         admission: &Admission,
-        aside: &mut Aside,
-    ) -> Result<(Engine, Option<String>), Failure> {
+    ) -> impl Fn(ModelSpec) -> Result<(ModelSpec, (Engine, Option<String>)), Failure> + Send + Sync + use<> {
         let Loader { engine: choice, sessions, .. } = self.loader;
-        let is_compiled = *admission == Admission::Compiled && choice != EngineChoice::Ort;
-        let (reader, spec, admission) = (self.reader.clone(), spec.clone(), admission.clone());
-        let work = move || {
+        let (reader, admission) = (self.reader.clone(), admission.clone());
+        move |spec| {
             let artifact = reader.blob(&bytes.artifact).map_err(|error| Failure::passing(&error))?;
-            trial::load(choice, &admission, &artifact, &spec, sessions).map_err(Failure::lasting)
-        };
+            let engine = trial::load(choice, &admission, &artifact, &spec, sessions).map_err(Failure::lasting)?;
+            Ok((spec, engine))
+        }
+    }
+
+    /// What `work` gives, which makes an engine for a version with such an admission.
+    fn run_aside<T: Send + 'static>(
+        &self,
+        admission: &Admission,
+        aside: &mut Aside,
+        work: impl Fn() -> T + Send + Sync + 'static,
+    ) -> T {
+        let is_compiled = *admission == Admission::Compiled && self.loader.engine != EngineChoice::Ort;
         // ONNX Runtime has locks of its own, which those who run models may want meanwhile.
         if is_compiled { aside.run(work) } else { work() }
     }

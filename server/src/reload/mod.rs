@@ -57,6 +57,9 @@ use verdict::{Verdict, Wanted};
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a release must have been live before the memory that its loads took is given back. The next load takes the same
+/// again, and to give it back keeps whoever answers from the allocator for some hundred microseconds.
+const QUIET: Duration = Duration::from_secs(10);
 /// How often it is looked at while it cannot be watched, since its folder is yet to be made.
 const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -72,6 +75,8 @@ pub struct Reloader {
     unloaded: BTreeMap<ModelName, ReleasedModel>,
     /// The loads that were ordered and are not decided yet.
     ordered: Vec<Order>,
+    /// When the allocator is to give back what loads have left.
+    give_back: Option<Instant>,
 }
 
 /// The release that the catalog is brought to.
@@ -139,6 +144,7 @@ impl Reloader {
             orders: crossbeam_channel::never(),
             unloaded: BTreeMap::new(),
             ordered: Vec::new(),
+            give_back: None,
         })
     }
 
@@ -333,6 +339,8 @@ impl Reloader {
         for (wanted, known) in unserved {
             self.drop_unserved(&wanted, known);
         }
+        let status = Arc::new(status);
+        self.status.store(Arc::clone(&status));
         if first {
             self.loads.loader().metrics.released(took);
             let count = |state| status.models.iter().filter(|version| version.state == state).count();
@@ -345,10 +353,10 @@ impl Reloader {
                 }
             }
         }
-        self.status.store(Arc::new(status));
         outcomes.into_iter().for_each(|(outcome, order)| order.answer(outcome));
-        // Read and parsed, a model takes several times what its engine keeps.
-        allocator::give_back();
+        // Read and parsed, a model takes several times what its engine keeps. At the start nobody is held up by that.
+        let patience = if before.release.is_none() { Duration::ZERO } else { QUIET };
+        self.give_back = Some(Instant::now() + patience);
     }
 
     fn swap(&self, before: &Catalog, next: Catalog) {
@@ -424,8 +432,9 @@ impl Reloader {
     pub fn watch(mut self) -> std::io::Result<Watch> {
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            // To give memory back and to read a release takes a millisecond, which no request is to wait for.
-            priority::go_last();
+            // To read a release and to bring the catalog up to date takes some hundred microseconds, which no request is to
+            // wait for.
+            priority::step_far_back();
             // One place: a hint that finds another one waiting says nothing new.
             let (hint, hints) = crossbeam_channel::bounded(1);
             let mut watcher = None;
@@ -436,11 +445,15 @@ impl Reloader {
                 if watcher.is_none() {
                     watcher = watch_folder(self.reader.root(), hint.clone());
                 }
+                priority::give_way();
                 if Instant::now() >= due {
                     self.look();
                     due = Instant::now() + if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
                 }
                 self.advance();
+                if self.give_back.take_if(|due| Instant::now() >= *due).is_some() {
+                    allocator::give_back();
+                }
                 let mut is_ordering_over = false;
                 crossbeam_channel::select! {
                     recv(stopped) -> _ => return,

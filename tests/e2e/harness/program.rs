@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,8 @@ pub fn run(command: Command) -> (i32, String, String) {
     (code, program.stdout(), program.stderr())
 }
 
-type Lines = Arc<Mutex<Vec<String>>>;
+/// What has been said by now, and that there is more of it.
+type Lines = Arc<(Mutex<Vec<String>>, Condvar)>;
 
 /// A running program. Dropping it ends it.
 pub struct Program {
@@ -69,11 +70,25 @@ impl Program {
     }
 
     pub fn stdout(&self) -> String {
-        self.stdout.lock().unwrap().join("\n")
+        self.stdout.0.lock().unwrap().join("\n")
     }
 
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().join("\n")
+        self.stderr.0.lock().unwrap().join("\n")
+    }
+
+    /// How often its log has told this by now.
+    pub fn told(&self, message: &str) -> usize {
+        count(&self.stderr.0.lock().unwrap(), message)
+    }
+
+    /// Waits until it has told this more often than `times`, which costs it nothing, other than being asked.
+    pub fn until_told(&self, message: &str, times: usize, patience: Duration) {
+        let (lines, more) = &*self.stderr;
+        let waiting = |lines: &mut Vec<String>| count(lines, message) <= times;
+        let (lines, wait) = more.wait_timeout_while(lines.lock().unwrap(), patience, waiting).unwrap();
+        drop(lines);
+        assert!(!wait.timed_out(), "`{}` did not tell that it {message}:\n{}", self.what, self.stderr());
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -90,7 +105,7 @@ impl Program {
     /// The addresses where it listens, from the event in its log that tells them.
     fn listening(&self) -> Value {
         let event = eventually("the program listens or ends", || {
-            let lines = self.stderr.lock().unwrap();
+            let lines = self.stderr.0.lock().unwrap();
             let mut events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let event = events.find(|event| event["admin"].is_string());
             event.or_else(|| self.has_ended().then_some(Value::Null))
@@ -117,7 +132,7 @@ impl Drop for Program {
         let _ = self.child.wait();
         if std::thread::panicking() {
             for (name, lines) in [("output", &self.stdout), ("log", &self.stderr)] {
-                let lines = lines.lock().unwrap();
+                let lines = lines.0.lock().unwrap();
                 let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
                 eprintln!("--- the end of the {name} of `mainstay {}` ---\n{tail}", self.what);
             }
@@ -130,10 +145,17 @@ fn collect(source: impl Read + Send + 'static) -> (Lines, JoinHandle<()>) {
     let kept = Arc::clone(&lines);
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
-            kept.lock().unwrap().push(line);
+            kept.0.lock().unwrap().push(line);
+            kept.1.notify_all();
         }
     });
     (lines, reader)
+}
+
+/// How many of the lines are events with this message.
+fn count(lines: &[String], message: &str) -> usize {
+    let message = format!(r#""message":"{message}""#);
+    lines.iter().filter(|line| line.contains(&message)).count()
 }
 
 fn address(event: &Value, key: &str) -> SocketAddr {
