@@ -25,6 +25,9 @@ use crate::priority;
 /// How many versions are remembered as having passed their trial; a rollback to one of them needs no other.
 const PASSED_MAX: usize = 256;
 
+/// A version's card, and what [`trial::load`] has made for it.
+type Made = (ModelSpec, (Engine, Option<String>));
+
 /// What became of a load.
 pub(super) enum Outcome {
     /// The version can answer.
@@ -156,7 +159,7 @@ impl Bench {
             // At once, since each of them costs whoever answers a change of threads.
             Some(admission) => {
                 let (read, load) = (self.spec_reader(wanted), self.engine_loader(bytes, &admission));
-                (self.run_aside(&admission, aside, move || read().and_then(|spec| load(spec))), admission)
+                (self.run_aside(&admission, aside, move || read().and_then(&load)), admission)
             }
             None => {
                 let spec = match aside.run(self.spec_reader(wanted)) {
@@ -214,7 +217,7 @@ impl Bench {
         &self,
         bytes: ReleasedVersion,
         admission: &Admission,
-    ) -> impl Fn(ModelSpec) -> Result<(ModelSpec, (Engine, Option<String>)), Failure> + Send + Sync + use<> {
+    ) -> impl Fn(ModelSpec) -> Result<Made, Failure> + Send + Sync + use<> {
         let Loader { engine: choice, sessions, .. } = self.loader;
         let (reader, admission) = (self.reader.clone(), admission.clone());
         move |spec| {
