@@ -565,19 +565,22 @@ impl Report {
 
     fn overload(&mut self) {
         // What a request costs beside a refusal of it is what matters here.
-        for (what, engine) in [("compiled", "auto"), ("ONNX Runtime", "ort")] {
-            let served = Served::forest(&["--engine", engine]);
-            self.overload_of(&format!("{what}, all processors"), &served, self.rules);
-            let served = Served::forest(&["--engine", engine, "--threads", "1"]);
-            let _apart = Apart::keep([served.server.program.id()]);
-            let rules = Rules { is_alone: true, ..self.rules };
-            self.overload_of(&format!("{what}, a processor of its own"), &served, rules);
+        for (engine_name, engine) in [("compiled", "auto"), ("ONNX Runtime", "ort")] {
+            // Large enough that the load generator is not what is overloaded.
+            for (rows, count) in [(100, HUNDRED), (1000, HUNDRED / 10)] {
+                let what = format!("{engine_name}, {rows} rows");
+                let requests = requests(Form::Instances, "/predict", rows, count);
+                let served = Served::forest(&["--engine", engine]);
+                self.overload_of(&format!("{what}, all processors"), &served, &requests, self.rules);
+                let served = Served::forest(&["--engine", engine, "--threads", "1"]);
+                let _apart = Apart::keep([served.server.program.id()]);
+                let rules = Rules { is_alone: true, ..self.rules };
+                self.overload_of(&format!("{what}, a processor of its own"), &served, &requests, rules);
+            }
         }
     }
 
-    fn overload_of(&mut self, what: &str, served: &Served, rules: Rules) {
-        // Large enough that the load generator is not what is overloaded.
-        let requests = requests(Form::Instances, "/predict", 100, HUNDRED);
+    fn overload_of(&mut self, what: &str, served: &Served, requests: &[Vec<u8>], rules: Rules) {
         let ids = family(served.server.program.id());
         let before = memory_mib(&ids);
         let mut memory = Vec::new();
@@ -587,10 +590,10 @@ impl Report {
         let mut outcomes = Vec::new();
         for _ in 0..rules.rounds {
             // Anew before each, since a machine's speed moves from one second to the next.
-            let peak = served.peak(&requests, Rules { rounds: 1, ..rules });
+            let peak = served.peak(requests, Rules { rounds: 1, ..rules });
             let plan = Plan {
                 address: served.server.listen,
-                requests: &requests,
+                requests,
                 connections: 2000,
                 rate_per_s: Some(peak * 3.0),
                 is_alone: rules.is_alone,
@@ -609,7 +612,7 @@ impl Report {
         let other = all.clone().filter(|sample| !matches!(sample.status, 200 | 503)).count();
         let took = latencies_ms(all.filter(|sample| sample.status == 200));
         shed.sort_by(f64::total_cmp);
-        self.figure(format!("{what}: peak, requests of 100 rows"), contest::median(peaks), "/s", None);
+        self.figure(format!("{what}: peak"), contest::median(peaks), "/s", None);
         self.figure(
             format!("{what}: goodput at three times the peak, of the peak"),
             contest::median(goodput),
