@@ -342,7 +342,7 @@ impl Api {
     /// turning it away would cost.
     fn admit(&self, version: &LoadedVersion, body: &Bytes) -> Result<(), ApiError> {
         let rows = body.len() / (version.spec.input.features.len() * VALUE_BYTES).max(1);
-        let has_place = body.len() <= LARGE_BODY_BYTES || self.runner.has_place(version, rows);
+        let has_place = body.len() <= LARGE_BODY_BYTES || self.runner.find_place(version, rows);
         if has_place { Ok(()) } else { Err(ApiError::overloaded()) }
     }
 

@@ -111,13 +111,13 @@ mod tests {
         let since = Instant::now();
         let job = Job { version: Arc::clone(&version), rows: flowers(0, 1), since, deadline: later(), reply };
         assert!(runner.queue.put(later(), job).is_ok());
-        assert!(!runner.has_place(&version, rows_max + 1));
+        assert!(!runner.find_place(&version, rows_max + 1));
         yield_now().await;
         // What is large says nothing of what waits.
         assert_eq!(runner.queue.len(), 1);
-        assert!(!runner.has_place(&version, rows_max));
+        assert!(!runner.find_place(&version, rows_max));
         assert_eq!(outcome.await.unwrap().unwrap().unwrap().prediction.len(), 1);
-        assert!(runner.has_place(&version, rows_max + 1));
+        assert!(runner.find_place(&version, rows_max + 1));
     }
 
     proptest! {

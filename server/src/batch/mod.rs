@@ -110,13 +110,13 @@ impl Runner {
     }
 
     /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. Where it would not, the
-    /// thread that asks helps to make room. To be asked in a runtime.
-    pub fn has_place(&self, version: &LoadedVersion, rows: usize) -> bool {
-        let has_place = self.runs_inline(version, rows, Instant::now()) || self.queue.has_place();
-        if !has_place && may_run_inline(version, rows) {
+    /// thread that asks makes room after its turn. To be asked in a runtime.
+    pub fn find_place(&self, version: &LoadedVersion, rows: usize) -> bool {
+        let found = self.runs_inline(version, rows, Instant::now()) || self.queue.has_place();
+        if !found && may_run_inline(version, rows) {
             hand::lend(&self.queue);
         }
-        has_place
+        found
     }
 
     /// Whether so many rows are to be run on the thread that asks: not what is costly, while that thread is behind or others
