@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::job::{self, Job};
 use super::may_run_inline;
 use super::queue::Queue;
+use crate::priority;
 
 thread_local! {
     static IS_LENT: Arc<AtomicBool> = Arc::default();
@@ -43,7 +44,7 @@ pub(super) fn lend(queue: &Arc<Queue<Job>>) {
             let Some(job) = queue.try_take(is_small) else { return };
             job::answer(vec![job], |engine, rows, _| engine.try_run(rows));
             // Else the kernel looks whose turn it is every few milliseconds only, which who asks may wait for.
-            std::thread::yield_now();
+            priority::give_way();
         }
     });
 }

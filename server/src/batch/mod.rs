@@ -218,7 +218,7 @@ fn work(queue: &Queue<Job>) {
             result => Some(result),
         });
         // Else the kernel looks whose turn it is every few milliseconds only, which a thread of connections would wait for.
-        std::thread::yield_now();
+        priority::give_way();
     }
 }
 

@@ -155,28 +155,34 @@ impl Bench {
         }
         let bytes = wanted.bytes;
         let known = self.passed().get(&bytes).cloned();
+        let read = self.spec_reader(wanted);
         let (loaded, admission) = match known {
-            // At once, since each of them costs whoever answers a change of threads.
-            Some(admission) => {
-                let (read, load) = (self.spec_reader(wanted), self.engine_loader(bytes, &admission));
-                (self.run_aside(&admission, aside, move || read().and_then(&load)), admission)
+            // One other thread for both, since each costs whoever answers a change of threads.
+            Some(admission) if self.is_compiled(&admission) => {
+                let load = self.engine_loader(bytes, &admission);
+                (aside.run(move || read().and_then(&load)), admission)
             }
-            None => {
-                let spec = match aside.run(self.spec_reader(wanted)) {
+            known => {
+                let spec = match aside.run(read) {
                     Ok(spec) => spec,
                     Err(failure) => return Outcome::Failed(failure),
                 };
-                let admission = match self.trial.check_until(self.reader.root(), &bytes, abandoned) {
-                    Ok(admission) => admission,
-                    Err(TrialError::Abandoned) => return Outcome::Abandoned,
-                    Err(error @ TrialError::Start(_)) => return Outcome::Failed(Failure::passing(&error)),
-                    Err(lasting) => return Outcome::Failed(Failure::lasting(sentence(&lasting))),
+                let admission = match known {
+                    Some(admission) => admission,
+                    None => match self.trial.check_until(self.reader.root(), &bytes, abandoned) {
+                        Ok(admission) => admission,
+                        Err(TrialError::Abandoned) => return Outcome::Abandoned,
+                        Err(error @ TrialError::Start(_)) => return Outcome::Failed(Failure::passing(&error)),
+                        Err(lasting) => return Outcome::Failed(Failure::lasting(sentence(&lasting))),
+                    },
                 };
                 if abandoned.load(Ordering::Relaxed) {
                     return Outcome::Abandoned;
                 }
                 let load = self.engine_loader(bytes, &admission);
-                (self.run_aside(&admission, aside, move || load(spec.clone())), admission)
+                // ONNX Runtime has locks of its own, which those who run models may want meanwhile.
+                let is_aside = self.is_compiled(&admission);
+                (if is_aside { aside.run(move || load(spec.clone())) } else { load(spec) }, admission)
             }
         };
         let (spec, engine) = match loaded {
@@ -227,15 +233,8 @@ impl Bench {
         }
     }
 
-    /// What `work` gives, which makes an engine for a version with such an admission.
-    fn run_aside<T: Send + 'static>(
-        &self,
-        admission: &Admission,
-        aside: &mut Aside,
-        work: impl Fn() -> T + Send + Sync + 'static,
-    ) -> T {
-        let is_compiled = *admission == Admission::Compiled && self.loader.engine != EngineChoice::Ort;
-        // ONNX Runtime has locks of its own, which those who run models may want meanwhile.
-        if is_compiled { aside.run(work) } else { work() }
+    /// Whether a version with such an admission is compiled here.
+    fn is_compiled(&self, admission: &Admission) -> bool {
+        *admission == Admission::Compiled && self.loader.engine != EngineChoice::Ort
     }
 }

@@ -57,11 +57,11 @@ use verdict::{Verdict, Wanted};
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked at while it cannot be watched, since its folder is yet to be made.
+const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a release must have been live before the memory that its loads took is given back. The next load takes the same
 /// again, and to give it back keeps whoever answers from the allocator for some hundred microseconds.
 const QUIET: Duration = Duration::from_secs(10);
-/// How often it is looked at while it cannot be watched, since its folder is yet to be made.
-const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Keeps a catalog as a store asks.
 pub struct Reloader {
@@ -339,6 +339,7 @@ impl Reloader {
         for (wanted, known) in unserved {
             self.drop_unserved(&wanted, known);
         }
+        // Before the log says so: who reads that may ask at once.
         let status = Arc::new(status);
         self.status.store(Arc::clone(&status));
         if first {
