@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mainstay_models::{Blob, Commit, ModelSpec, Publisher, Release, ReleasedModel, ReleasedVersion};
-use mainstay_server::batch::Runner;
+use mainstay_server::batch::{Place, Runner};
 use mainstay_server::catalog::{Catalog, CatalogModel, LoadedVersion};
 use mainstay_server::engine::{Engine, Runtime};
 use mainstay_server::monitor::{Metrics, Phases};
@@ -155,7 +155,11 @@ fn queue(c: &mut Criterion) {
         group.bench_function(how, |b| {
             b.iter_batched(
                 || rows(count),
-                |rows| tokio.block_on(runner.run(&version, rows.into(), Instant::now(), later())).unwrap(),
+                |rows| {
+                    tokio
+                        .block_on(runner.run(&version, rows.into(), Place::default(), Instant::now(), later()))
+                        .unwrap()
+                },
                 BatchSize::SmallInput,
             );
         });

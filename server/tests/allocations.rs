@@ -6,14 +6,18 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
 use mainstay_models::embedded;
 use mainstay_server::api::{Api, RequestLimits};
 use mainstay_server::batch::Runner;
@@ -62,13 +66,13 @@ const ONE_ROW_MAX: usize = 10;
 /// The same in the Open Inference Protocol, whose answer has integers for labels.
 const ONE_ROW_V2_MAX: usize = 11;
 
-/// A server of the shipped models without its sockets.
-fn api() -> Api {
+/// A server of the shipped models without its sockets, where at most `queue_max` requests wait for a worker.
+fn api(queue_max: usize) -> Api {
     let metrics = Arc::new(Metrics::new("none"));
     let loader = Loader { engine: EngineChoice::Compiled, metrics: Arc::clone(&metrics), sessions: NonZeroUsize::MIN };
     let catalog = Arc::new(ArcSwap::from_pointee(loader.embedded(&embedded::MODELS).unwrap()));
     let limits = RequestLimits { body_bytes_max: 1 << 20, rows_max: 10_000, timeout: Duration::from_secs(60) };
-    Api::new(catalog, Runner::start(1, 4).unwrap(), metrics, limits, Arc::default())
+    Api::new(catalog, Runner::start(1, queue_max).unwrap(), metrics, limits, Arc::default())
 }
 
 /// How often memory is asked for by a request to `path` with `body`, from its head to its answer.
@@ -91,6 +95,27 @@ fn allocations(api: &Api, path: &str, body: String) -> usize {
     asked
 }
 
+/// A body of lines that comes piece by piece, with its length announced.
+struct Pieces {
+    piece: Bytes,
+    left: usize,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
+        self.left = left;
+        Poll::Ready(Some(Ok(Frame::data(self.piece.clone()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact((self.piece.len() * self.left) as u64)
+    }
+}
+
 fn records(rows: usize) -> String {
     let record = |row: usize| {
         let value = row as f64 % 7.0 / 2.0 + 0.3;
@@ -108,7 +133,7 @@ fn tensor(rows: usize) -> String {
 
 #[test]
 fn a_request_of_one_row_asks_for_little_memory() {
-    let api = api();
+    let api = api(4);
     let asked = allocations(&api, "/predict", records(1));
     assert!(asked <= ONE_ROW_MAX, "{asked} times");
     let asked = allocations(&api, "/v2/models/iris/infer", tensor(1));
@@ -117,7 +142,7 @@ fn a_request_of_one_row_asks_for_little_memory() {
 
 #[test]
 fn no_row_asks_for_memory_of_its_own() {
-    let api = api();
+    let api = api(4);
     let allocations = |path, body| allocations(&api, path, body);
     let (few, many) = (allocations("/predict", records(100)), allocations("/predict", records(200)));
     // What doubles while it grows does so once more.
@@ -126,4 +151,27 @@ fn no_row_asks_for_memory_of_its_own() {
     assert!(lists(200) <= lists(100) + 2);
     let tensors = |rows| allocations("/v2/models/iris/infer", tensor(rows));
     assert!(tensors(200) <= tensors(100) + 2);
+}
+
+#[test]
+fn what_finds_no_place_is_read_and_not_stored() {
+    let api = api(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let piece = Bytes::from(vec![b' '; 64 << 10]);
+    let refused = |pieces| {
+        let mut body = Pieces { piece: piece.clone(), left: pieces };
+        let (head, ()) = Request::post("/predict").body(()).unwrap().into_parts();
+        let before = COUNT.get();
+        let response = runtime.block_on(api.answer(&head, &mut body, "id"));
+        let asked = COUNT.get() - before;
+        assert_eq!((response.status(), body.left), (StatusCode::SERVICE_UNAVAILABLE, 0));
+        assert_eq!(response.headers()["retry-after"], "1");
+        asked
+    };
+    refused(16);
+    assert_eq!(refused(16), refused(8));
+    // What is too large is told so, whatever else there is.
+    let (head, ()) = Request::post("/predict").body(()).unwrap().into_parts();
+    let response = runtime.block_on(api.answer(&head, Pieces { piece, left: 17 }, "id"));
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }

@@ -21,6 +21,7 @@ mod sync {
 /// How many interleavings are tried.
 const INTERLEAVINGS: usize = 3000;
 const ROWS: u32 = 3;
+const JOBS_MAX: usize = 2;
 
 /// The rows of one request, each with its caller and its number, and where their answers go.
 struct Job {
@@ -47,14 +48,25 @@ fn each<J>(queue: &Queue<J>) -> Vec<J> {
     std::iter::from_fn(|| queue.take(|_, _| false)).flatten().collect()
 }
 
-/// Asks twice, and lends a hand with what is good. The bad caller's requests fail, and nobody else's do; what finds no place
-/// comes back whole.
+/// Asks twice, the second time from a place that is kept before, and lends a hand with what is good. The bad caller's requests
+/// fail, and nobody else's do; what finds no place comes back whole; and what has a place finds it.
 fn ask(queue: &Queue<Job>, caller: u32, is_bad: bool, begun: Instant) {
     for request in 0..2 {
         let rows: Vec<_> = (0..ROWS).map(|row| (caller, request * ROWS + row)).collect();
         let (reply, answer) = channel();
         let deadline = begun + Duration::from_secs(u64::from((caller * 7 + request) % 3));
-        match queue.put(deadline, Job { rows: rows.clone(), is_bad, reply }) {
+        let reservation = (request > 0).then(|| queue.reserve()).flatten();
+        thread::yield_now();
+        let job = Job { rows: rows.clone(), is_bad, reply };
+        let put = match reservation {
+            Some(reservation) => {
+                reservation.put(deadline, job);
+                Ok(())
+            }
+            None => queue.put(deadline, job),
+        };
+        assert!(queue.len() <= JOBS_MAX);
+        match put {
             Ok(()) => {
                 if let Some(job) = queue.try_take(|job| !job.is_bad) {
                     assert!(!job.is_bad);
@@ -72,7 +84,7 @@ fn each_row_returns_to_its_caller_and_a_bad_request_fails_alone() {
     let begun = Instant::now();
     shuttle::check_random(
         move || {
-            let queue = Arc::new(Queue::new(2, |_: &Job| true));
+            let queue = Arc::new(Queue::new(JOBS_MAX, |_: &Job| true));
             let worker = |_| {
                 let queue = Arc::clone(&queue);
                 thread::spawn(move || work(&queue))
@@ -128,9 +140,12 @@ fn the_nearest_deadline_comes_first_and_what_nobody_wants_makes_room() {
             queue.put(at(1), "left").unwrap();
             queue.leave();
             queue.put(at(2), "first of two").unwrap();
-            assert!(queue.has_place());
-            queue.put(at(2), "second of two").unwrap();
-            assert!(!queue.has_place());
+            let reservation = queue.reserve().unwrap();
+            assert!(queue.reserve().is_none());
+            assert_eq!(queue.put(at(0), "where one is kept"), Err("where one is kept"));
+            drop(reservation);
+            queue.reserve().unwrap().put(at(2), "second of two");
+            assert!(queue.reserve().is_none());
             assert_eq!(queue.put(at(0), "one too many"), Err("one too many"));
             assert_eq!(queue.try_take(|job| job.starts_with("none")), None);
             assert_eq!(queue.try_take(|job| job.contains("of two")), Some("first of two"));

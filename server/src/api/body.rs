@@ -18,22 +18,50 @@ pub(super) async fn read<B>(body: B, bytes_max: usize, deadline: Instant) -> Res
 where
     B: Body<Data = Bytes, Error: Into<Cause>>,
 {
+    within(body, bytes_max, deadline, collect).await
+}
+
+/// Reads the body of a request that is refused, within the same bounds, and keeps nothing of it: a client that is answered
+/// before it has sent everything may not look for the answer, and its connection would have to end.
+pub(super) async fn discard<B>(body: B, bytes_max: usize, deadline: Instant) -> Result<(), ApiError>
+where
+    B: Body<Data = Bytes, Error: Into<Cause>>,
+{
+    within(body, bytes_max, deadline, drain).await
+}
+
+/// What `take` makes of at most `bytes_max` of a body, until `deadline`.
+async fn within<B: Body, T>(
+    body: B,
+    bytes_max: usize,
+    deadline: Instant,
+    take: impl AsyncFnOnce(Limited<B>) -> Result<T, Cause>,
+) -> Result<T, ApiError> {
     // Refused before it is read, where its length is announced.
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(ApiError::body_too_large(bytes_max));
     }
-    let mut reading = pin!(collect(Limited::new(body, bytes_max)));
+    let mut taking = pin!(take(Limited::new(body, bytes_max)));
     // A small body has come with its head: no timer is set for it.
-    let read = match poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-        Poll::Ready(read) => read,
-        Poll::Pending => match tokio::time::timeout_at(deadline.into(), reading).await {
-            Ok(read) => read,
+    let taken = match poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await {
+        Poll::Ready(taken) => taken,
+        Poll::Pending => match tokio::time::timeout_at(deadline.into(), taking).await {
+            Ok(taken) => taken,
             Err(_) => return Err(ApiError::body_slow()),
         },
     };
-    read.map_err(
+    taken.map_err(
         |e| if e.is::<LengthLimitError>() { ApiError::body_too_large(bytes_max) } else { ApiError::body_lost() },
     )
+}
+
+async fn drain<B>(body: Limited<B>) -> Result<(), Cause>
+where
+    B: Body<Data = Bytes, Error: Into<Cause>>,
+{
+    let mut body = pin!(body);
+    while body.frame().await.transpose()?.is_some() {}
+    Ok(())
 }
 
 async fn collect<B>(body: Limited<B>) -> Result<Bytes, Cause>

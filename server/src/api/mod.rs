@@ -14,7 +14,7 @@ use http::uri::Authority;
 use http::{HeaderName, HeaderValue, Method, Response};
 use mainstay_models::{ModelName, ModelSpec};
 
-use crate::batch::{Runner, RunnerError};
+use crate::batch::{Place, Runner, RunnerError};
 use crate::catalog::{Catalog, LoadedVersion, Picked};
 use crate::engine::Prediction;
 use crate::monitor::{Metrics, Phases};
@@ -284,18 +284,19 @@ impl Api {
         }
     }
 
-    /// Runs decoded rows of a request, not after `deadline`.
+    /// Runs decoded rows of a request, at `place` if need be, not after `deadline`.
     async fn run_rows(
         &self,
         picked: &Picked,
         rows: Rows,
+        place: Place<'_>,
         deadline: Instant,
         request_id: &str,
         phases: &mut Phases,
     ) -> Result<Prediction, ApiError> {
         let version = &picked.version;
         version.metrics.received(&version.spec, version.signature.layout(), &rows);
-        let ran = self.runner.run(version, rows, phases.decoded_at(), deadline).await.inspect_err(|error| {
+        let ran = self.runner.run(version, rows, place, phases.decoded_at(), deadline).await.inspect_err(|error| {
             if let RunnerError::Failed(cause) = error {
                 let (model, version) = (&version.spec.name, &version.spec.version);
                 tracing::error!(%model, %version, request_id, %cause, "a model failed to answer");
@@ -318,18 +319,19 @@ impl Api {
     {
         let version = &picked.version;
         let deadline = begun + self.limits.timeout;
+        let mut place = Place::default();
         let rows = match head.method {
             Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
             Method::POST => {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
-                let body = self.read(coding, body, deadline).await?;
-                self.admit(version, &body)?;
+                let (body, found) = self.read_rows(version, coding, body, deadline).await?;
+                place = found;
                 self.decode(version, form, body).await?
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
         let mut phases = Phases::decoded(begun, rows.len());
-        let prediction = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        let prediction = self.run_rows(picked, rows, place, deadline, request_id, &mut phases).await?;
         let spec = &version.spec;
         let body = wire::encode_answer(spec, picked.commit.as_ref(), &prediction);
         let mut response = json(body);
@@ -338,12 +340,37 @@ impl Api {
         Ok(response)
     }
 
-    /// Turns a large body away that, by its length, would find no place, before it is decoded, which is most of what
-    /// turning it away would cost.
-    fn admit(&self, version: &LoadedVersion, body: &Bytes) -> Result<(), ApiError> {
-        let rows = body.len() / (version.spec.input.features.len() * VALUE_BYTES).max(1);
-        let has_place = body.len() <= LARGE_BODY_BYTES || self.runner.find_place(version, rows);
-        if has_place { Ok(()) } else { Err(ApiError::overloaded()) }
+    /// The body of a prediction, and where its rows can run. A large one that, by its length, would find no place is turned
+    /// away before it is stored, where its length is announced, and else before it is decoded: both are most of what turning it
+    /// away would cost.
+    async fn read_rows<B>(
+        &self,
+        version: &LoadedVersion,
+        coding: Coding,
+        body: B,
+        deadline: Instant,
+    ) -> Result<(Bytes, Place<'_>), ApiError>
+    where
+        B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        // One that is packed has no fewer bytes afterwards. The place is not kept: who sends slowly would keep it from others.
+        let announced_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if self.find_place(version, announced_bytes).is_none() {
+            body::discard(body, self.limits.body_bytes_max, deadline).await?;
+            return Err(ApiError::overloaded());
+        }
+        let body = self.read(coding, body, deadline).await?;
+        let place = self.find_place(version, body.len()).ok_or_else(ApiError::overloaded)?;
+        Ok((body, place))
+    }
+
+    /// Where the rows of a body of so many bytes can run, if they can; a small one looks for its place once it is decoded.
+    fn find_place(&self, version: &LoadedVersion, body_bytes: usize) -> Option<Place<'_>> {
+        if body_bytes <= LARGE_BODY_BYTES {
+            return Some(Place::default());
+        }
+        let rows = body_bytes / (version.spec.input.features.len() * VALUE_BYTES).max(1);
+        self.runner.find_place(version, rows)
     }
 
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.

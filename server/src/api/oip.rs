@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::compression::Coding;
 use super::route::{Named, V2};
 use super::{Api, ApiError, Body, document, json, on_its_thread};
+use crate::batch::Place;
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
 use crate::engine::Prediction;
 use crate::monitor::{BatchStatistics, Phases};
@@ -246,15 +247,15 @@ impl Api {
         let coding = Coding::of_body(head)?;
         let json_bytes = header_length(head)?;
         let latest = begun + self.limits.timeout;
-        let body = self.read(coding, body, latest).await?;
-        self.admit(version, &body)?;
+        let (body, place) = self.read_rows(version, coding, body, latest).await?;
         let rows_max = self.limits.rows_max;
         let decode = move |version: &LoadedVersion, body: &Bytes| match json_bytes {
             Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),
             json_bytes => oip::json::decode(version.signature.metadata(), body, json_bytes, rows_max),
         };
         let Request { id, inputs, outputs, is_binary, timeout_us } = on_its_thread(version, body, decode).await?;
-        let (prediction, phases) = self.predict_v2(picked, inputs, timeout_us, begun, latest, request_id).await?;
+        let (prediction, phases) =
+            self.predict_v2(picked, inputs, place, begun, sooner(latest, begun, timeout_us), request_id).await?;
         let spec = &version.spec;
         let outputs = oip::outputs(spec, version.engine.interface(), prediction, &outputs, is_binary);
         let answering = Answering { model: &spec.name, version: &spec.version, id: id.as_deref() };
@@ -285,8 +286,9 @@ impl Api {
         let answered = async {
             let version = &picked.version;
             let Request { id, inputs, outputs, is_binary, timeout_us } = decode(version)?;
+            let deadline = sooner(deadline, begun, timeout_us);
             let (prediction, phases) =
-                self.predict_v2(&picked, inputs, timeout_us, begun, deadline, request_id).await?;
+                self.predict_v2(&picked, inputs, Place::default(), begun, deadline, request_id).await?;
             let outputs = oip::outputs(&version.spec, version.engine.interface(), prediction, &outputs, is_binary);
             version.metrics.answered(&phases);
             Ok((id, outputs))
@@ -296,24 +298,28 @@ impl Api {
         answered.map(|(id, outputs)| (picked, id, outputs))
     }
 
-    /// What the model says of a checked request's inputs.
+    /// What the model says of the inputs of a checked request that has `begun`.
     async fn predict_v2(
         &self,
         picked: &Picked,
         inputs: Inputs,
-        timeout_us: Option<u64>,
+        place: Place<'_>,
         begun: Instant,
-        latest: Instant,
+        deadline: Instant,
         request_id: &str,
     ) -> Result<(Prediction, Phases), ApiError> {
         let version = &picked.version;
         let rows = oip::rows(&version.signature, version.engine.interface(), inputs)?;
-        let asked = timeout_us.and_then(|us| begun.checked_add(Duration::from_micros(us)));
-        let deadline = asked.map_or(latest, |asked| asked.min(latest));
         let mut phases = Phases::decoded(begun, rows.len());
-        let prediction = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        let prediction = self.run_rows(picked, rows, place, deadline, request_id, &mut phases).await?;
         Ok((prediction, phases))
     }
+}
+
+/// The deadline of a request that has `begun`: the latest that there may be, or the one that its client asks for.
+fn sooner(latest: Instant, begun: Instant, timeout_us: Option<u64>) -> Instant {
+    let asked = timeout_us.and_then(|us| begun.checked_add(Duration::from_micros(us)));
+    asked.map_or(latest, |asked| asked.min(latest))
 }
 
 /// The version that a path names.

@@ -97,11 +97,10 @@ impl Api {
         let coding = Coding::of_body(head)?;
         let form = form.of_body(head)?;
         let deadline = begun + self.limits.timeout;
-        let body = self.read(coding, body, deadline).await?;
-        self.admit(version, &body)?;
+        let (body, place) = self.read_rows(version, coding, body, deadline).await?;
         let rows = self.decode_form(version, form, body).await?;
         let mut phases = Phases::decoded(begun, rows.len());
-        let answer = self.run_rows(picked, rows, deadline, request_id, &mut phases).await?;
+        let answer = self.run_rows(picked, rows, place, deadline, request_id, &mut phases).await?;
         let mut response = if wants_csv(head) {
             let mut response = Response::new(Body::from(wire::encode_predictions_csv(&version.spec, &answer)));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/csv"));

@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
     use crate::batch::tests::{flowers, iris, later, of_model, runs, softmax};
-    use crate::batch::{Ran, Runner, RunnerError};
+    use crate::batch::{Place, Ran, Runner, RunnerError};
     use crate::catalog::LoadedVersion;
     use crate::engine::RunError;
     use crate::rows::Rows;
@@ -83,7 +83,7 @@ mod tests {
     async fn ask(runner: &Arc<Runner>, version: &Arc<LoadedVersion>, rows: Vec<Rows>) -> Vec<Result<Ran, RunnerError>> {
         let asked = rows.into_iter().map(|rows| {
             let (runner, version) = (Arc::clone(runner), Arc::clone(version));
-            tokio::spawn(async move { runner.run(&version, rows, Instant::now(), later()).await })
+            tokio::spawn(async move { runner.run(&version, rows, Place::default(), Instant::now(), later()).await })
         });
         let mut answers = Vec::new();
         for task in asked.collect::<Vec<_>>() {
@@ -187,7 +187,7 @@ mod tests {
                     for _ in 0..turn {
                         tokio::task::yield_now().await;
                     }
-                    runner.run(&version, rows, Instant::now(), later()).await
+                    runner.run(&version, rows, Place::default(), Instant::now(), later()).await
                 })
             });
             let tasks: Vec<_> = tasks.collect();

@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::batch::tests::{later, version};
-    use crate::batch::{Ran, Runner, RunnerError};
+    use crate::batch::{Place, Ran, Runner, RunnerError};
     use crate::catalog::LoadedVersion;
     use crate::engine::Engine;
     use crate::rows::Rows;
@@ -79,7 +79,7 @@ mod tests {
 
     fn ask(runner: &Arc<Runner>, version: &Arc<LoadedVersion>, rows: Rows) -> JoinHandle<Result<Ran, RunnerError>> {
         let (runner, version) = (Arc::clone(runner), Arc::clone(version));
-        tokio::spawn(async move { runner.run(&version, rows, Instant::now(), later()).await })
+        tokio::spawn(async move { runner.run(&version, rows, Place::default(), Instant::now(), later()).await })
     }
 
     #[tokio::test]
@@ -112,13 +112,13 @@ mod tests {
         let since = Instant::now();
         let job = Job { version: Arc::clone(&version), rows: flowers(0, 1), since, deadline: later(), reply };
         assert!(runner.queue.put(later(), job).is_ok());
-        assert!(!runner.find_place(&version, rows_max + 1));
+        assert!(runner.find_place(&version, rows_max + 1).is_none());
         yield_now().await;
         // What is large says nothing of what waits.
         assert_eq!(runner.queue.len(), 1);
-        assert!(!runner.find_place(&version, rows_max));
+        assert!(runner.find_place(&version, rows_max).is_none());
         assert_eq!(outcome.await.unwrap().unwrap().unwrap().prediction.len(), 1);
-        assert!(runner.find_place(&version, rows_max + 1));
+        assert!(runner.find_place(&version, rows_max + 1).is_some());
     }
 
     proptest! {

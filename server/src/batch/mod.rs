@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use self::job::Job;
-use self::queue::Queue;
+use self::queue::{Queue, Reservation};
 use crate::catalog::LoadedVersion;
 use crate::engine::{Prediction, RunError};
 use crate::priority;
@@ -69,6 +69,11 @@ pub struct Ran {
     pub shared_rows: Option<usize>,
 }
 
+/// Where a request can run: on its own thread, or from a place in the queue, which is kept until this is dropped. The default
+/// is that of who has not asked, for whom there may be none.
+#[derive(Default)]
+pub struct Place<'a>(Option<Reservation<'a, Job>>);
+
 /// Who waits for a job that is in the queue or at work.
 struct Caller<'a> {
     runner: &'a Runner,
@@ -109,14 +114,17 @@ impl Runner {
         Ok(Self { queue, workers, callers: AtomicUsize::new(0) })
     }
 
-    /// Whether a request of so many rows would run now, on its own thread or from a place in the queue. Where it would not, the
-    /// thread that asks makes room after its turn. To be asked in a runtime.
-    pub fn find_place(&self, version: &LoadedVersion, rows: usize) -> bool {
-        let found = self.runs_inline(version, rows, Instant::now()) || self.queue.has_place();
-        if !found && may_run_inline(version, rows) {
+    /// Where a request of so many rows would run now, if it would. Where it would not, the thread that asks makes room after its
+    /// turn. To be asked in a runtime.
+    pub fn find_place(&self, version: &LoadedVersion, rows: usize) -> Option<Place<'_>> {
+        if self.runs_inline(version, rows, Instant::now()) {
+            return Some(Place::default());
+        }
+        let reservation = self.queue.reserve();
+        if reservation.is_none() && may_run_inline(version, rows) {
             hand::lend(&self.queue);
         }
-        found
+        reservation.map(|reservation| Place(Some(reservation)))
     }
 
     /// Whether so many rows are to be run on the thread that asks: not what is costly, while that thread is behind or others
@@ -126,11 +134,12 @@ impl Runner {
         rows <= version.engine.inline_rows_max() && (!is_costly(version, rows) || is_free())
     }
 
-    /// Runs `rows` through `version`, not after `deadline`; `now` has just been read from the clock.
+    /// Runs `rows` through `version`, at `place` if need be, not after `deadline`; `now` has just been read from the clock.
     pub async fn run(
         &self,
         version: &Arc<LoadedVersion>,
         mut rows: Rows,
+        place: Place<'_>,
         now: Instant,
         deadline: Instant,
     ) -> Result<Ran, RunnerError> {
@@ -162,7 +171,10 @@ impl Runner {
         if may_run_inline(version, job.rows.len()) {
             hand::lend(&self.queue);
         }
-        self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?;
+        match place.0 {
+            Some(reservation) => reservation.put(deadline, job),
+            None => self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?,
+        }
         let mut caller = Caller::of(self);
         match tokio::time::timeout_at(deadline.into(), outcome).await {
             Ok(outcome) => {
@@ -304,8 +316,12 @@ pub(super) mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_have_the_same_answers_inline_and_in_the_queue() {
         let (runner, version) = (Runner::start(1, 4).unwrap(), iris());
-        let many = runner.run(&version, flowers(MANY_ROWS), Instant::now(), later()).await.unwrap().prediction;
-        let few = runner.run(&version, flowers(7), Instant::now(), later()).await.unwrap().prediction;
+        let many = runner
+            .run(&version, flowers(MANY_ROWS), Place::default(), Instant::now(), later())
+            .await
+            .unwrap()
+            .prediction;
+        let few = runner.run(&version, flowers(7), Place::default(), Instant::now(), later()).await.unwrap().prediction;
         assert_eq!(many.slice(0, 7), few);
         runner.stop();
     }
@@ -315,7 +331,9 @@ pub(super) mod tests {
         let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
         let run = |rows, deadline| {
             let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
-            tokio::spawn(async move { runner.run(&version, flowers(rows), Instant::now(), deadline).await })
+            tokio::spawn(async move {
+                runner.run(&version, flowers(rows), Place::default(), Instant::now(), deadline).await
+            })
         };
         let slow = run(SLOW_ROWS, later());
         // The one worker has taken it once the one session is in use.
@@ -327,16 +345,32 @@ pub(super) mod tests {
             tokio::task::yield_now().await;
         }
         for rows in [1, 100] {
-            let refused = runner.run(&version, flowers(rows), Instant::now(), later()).await;
+            let refused = runner.run(&version, flowers(rows), Place::default(), Instant::now(), later()).await;
             assert!(matches!(refused, Err(RunnerError::Full)), "{rows} rows: {refused:?}");
         }
         assert_eq!(slow.await.unwrap().unwrap().prediction.len(), SLOW_ROWS);
         assert_eq!(queued.await.unwrap().unwrap().prediction.len(), MANY_ROWS);
         assert!(matches!(
-            runner.run(&version, flowers(100), Instant::now(), Instant::now()).await,
+            runner.run(&version, flowers(100), Place::default(), Instant::now(), Instant::now()).await,
             Err(RunnerError::Late)
         ));
         Arc::into_inner(runner).unwrap().stop();
+    }
+
+    #[tokio::test]
+    async fn who_has_found_a_place_keeps_it_while_it_prepares() {
+        let (runner, version) = (Runner::start(1, 1).unwrap(), iris());
+        let run = |place| runner.run(&version, flowers(MANY_ROWS), place, Instant::now(), later());
+        let place = runner.find_place(&version, MANY_ROWS).unwrap();
+        assert!(runner.find_place(&version, MANY_ROWS).is_none());
+        assert!(matches!(run(Place::default()).await, Err(RunnerError::Full)));
+        // What runs at once needs none.
+        assert!(runner.find_place(&version, 1).is_some());
+        assert_eq!(run(place).await.unwrap().prediction.len(), MANY_ROWS);
+        // And neither what is answered nor who gives up keeps it longer.
+        drop(runner.find_place(&version, MANY_ROWS).unwrap());
+        assert!(runner.find_place(&version, MANY_ROWS).is_some());
+        runner.stop();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,7 +378,9 @@ pub(super) mod tests {
         let (runner, version) = (Arc::new(Runner::start(1, 1).unwrap()), iris());
         let spawn = |rows| {
             let (runner, version) = (Arc::clone(&runner), Arc::clone(&version));
-            tokio::spawn(async move { runner.run(&version, flowers(rows), Instant::now(), later()).await })
+            tokio::spawn(
+                async move { runner.run(&version, flowers(rows), Place::default(), Instant::now(), later()).await },
+            )
         };
         let slow = spawn(SLOW_ROWS);
         while version.engine.try_run(&flowers(1)).is_some() {
@@ -360,7 +396,15 @@ pub(super) mod tests {
         while runner.queue.len() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(runner.run(&version, flowers(100), Instant::now(), later()).await.unwrap().prediction.len(), 100);
+        assert_eq!(
+            runner
+                .run(&version, flowers(100), Place::default(), Instant::now(), later())
+                .await
+                .unwrap()
+                .prediction
+                .len(),
+            100
+        );
         Arc::into_inner(runner).unwrap().stop();
     }
 

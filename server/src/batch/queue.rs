@@ -1,8 +1,11 @@
 //! Jobs that wait for a worker, the one with the nearest deadline first, and with it those that can be done with it.
 //!
-//! Guarantees: never more jobs than it was made for; a job that is taken goes to one worker; what is put in before the end is
-//! still taken after it; a job that nobody waits for any more gives its place up when another needs it. Does not know
-//! what a job does. Its lock is held for a few steps, and only by requests that are not answered on their own thread.
+//! Guarantees: never more jobs, with the places that are kept for some, than it was made for; a job that is taken goes to one
+//! worker; what is put in before the end is still taken after it; a job that nobody waits for any more gives its place up
+//! when another needs it. Does not know what a job does.
+//!
+//! Its lock is held for a few steps. But who holds it may be a worker that others go before, and then whoever wants it waits for
+//! that worker's turn: so what finds no place is told so without it.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -19,6 +22,8 @@ const LOOKED_AT_MAX: usize = 64;
 /// A bounded queue in the order of deadlines; of equal ones, the first comes first.
 pub(super) struct Queue<J> {
     state: Mutex<State<J>>,
+    /// How many places jobs have or are kept for some.
+    taken: AtomicUsize,
     /// How many jobs wait, for who does not need to know exactly.
     waiting: AtomicUsize,
     /// How many have left since room was made last, whose jobs may still lie here.
@@ -36,12 +41,37 @@ struct State<J> {
     is_closed: bool,
 }
 
+/// A place that is kept until a job is put there, or this is dropped.
+pub(super) struct Reservation<'a, J>(&'a Queue<J>);
+
+impl<J> Reservation<'_, J> {
+    /// Puts a job there.
+    pub(super) fn put(self, deadline: Instant, job: J) {
+        let queue = self.0;
+        // The place is the job's.
+        std::mem::forget(self);
+        let mut state = queue.lock();
+        let number = state.count;
+        state.count += 1;
+        state.waiting.insert((deadline, number), job);
+        queue.waiting.store(state.waiting.len(), Relaxed);
+        drop(state);
+        queue.changed.notify_one();
+    }
+}
+
+impl<J> Drop for Reservation<'_, J> {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+    }
+}
+
 impl<J> Queue<J> {
     /// A queue of at most `jobs_max` jobs that somebody waits for, which `is_wanted` tells of each.
     pub(super) fn new(jobs_max: usize, is_wanted: fn(&J) -> bool) -> Self {
         let state = State { waiting: BTreeMap::new(), count: 0, is_closed: false };
-        let (waiting, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { state: Mutex::new(state), waiting, left, changed: Condvar::new(), jobs_max, is_wanted }
+        let [taken, waiting, left] = [0; 3].map(AtomicUsize::new);
+        Self { state: Mutex::new(state), taken, waiting, left, changed: Condvar::new(), jobs_max, is_wanted }
     }
 
     /// Whether nothing waits, as far as this thread knows.
@@ -54,23 +84,29 @@ impl<J> Queue<J> {
         self.left.fetch_add(1, Relaxed);
     }
 
-    /// Whether there is a place now.
-    pub(super) fn has_place(&self) -> bool {
-        self.make_room(&mut self.lock())
+    /// Keeps a place for a job that is to come, if there is one.
+    pub(super) fn reserve(&self) -> Option<Reservation<'_, J>> {
+        let take = || {
+            let take = |taken| (taken < self.jobs_max).then_some(taken + 1);
+            self.taken.fetch_update(Relaxed, Relaxed, take).ok().map(|_| Reservation(self))
+        };
+        take().or_else(|| {
+            // To look at every job for each that finds no place would cost more than to turn it away.
+            if self.left.load(Relaxed) == 0 || self.left.swap(0, Relaxed) == 0 {
+                return None;
+            }
+            let mut state = self.lock();
+            state.waiting.retain(|_, job| (self.is_wanted)(job));
+            self.note(&state);
+            drop(state);
+            take()
+        })
     }
 
     /// Puts a job in, or gives it back if there is no place.
     pub(super) fn put(&self, deadline: Instant, job: J) -> Result<(), J> {
-        let mut state = self.lock();
-        if !self.make_room(&mut state) {
-            return Err(job);
-        }
-        let number = state.count;
-        state.count += 1;
-        state.waiting.insert((deadline, number), job);
-        self.waiting.store(state.waiting.len(), Relaxed);
-        drop(state);
-        self.changed.notify_one();
+        let Some(reservation) = self.reserve() else { return Err(job) };
+        reservation.put(deadline, job);
         Ok(())
     }
 
@@ -84,7 +120,7 @@ impl<J> Queue<J> {
                 let joined: Vec<_> = behind.filter(|(_, job)| joins(&first, job)).map(|(place, _)| *place).collect();
                 let mut taken = vec![first];
                 taken.extend(joined.iter().filter_map(|place| state.waiting.remove(place)));
-                self.waiting.store(state.waiting.len(), Relaxed);
+                self.note(&state);
                 return Some(taken);
             }
             if state.is_closed {
@@ -99,7 +135,7 @@ impl<J> Queue<J> {
         let mut state = self.lock();
         let place = state.waiting.iter().take(LOOKED_AT_MAX).find(|(_, job)| accepts(job)).map(|(place, _)| *place)?;
         let taken = state.waiting.remove(&place);
-        self.waiting.store(state.waiting.len(), Relaxed);
+        self.note(&state);
         taken
     }
 
@@ -115,13 +151,11 @@ impl<J> Queue<J> {
         self.lock().waiting.len()
     }
 
-    fn make_room(&self, state: &mut State<J>) -> bool {
-        // To look at every job for each that finds no place would cost more than to turn it away.
-        if state.waiting.len() >= self.jobs_max && self.left.swap(0, Relaxed) > 0 {
-            state.waiting.retain(|_, job| (self.is_wanted)(job));
-            self.waiting.store(state.waiting.len(), Relaxed);
-        }
-        state.waiting.len() < self.jobs_max
+    /// Notes that jobs have gone out of `state`, and their places are free.
+    fn note(&self, state: &State<J>) {
+        let waiting = state.waiting.len();
+        let gone = self.waiting.swap(waiting, Relaxed) - waiting;
+        self.taken.fetch_sub(gone, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
