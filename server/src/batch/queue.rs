@@ -86,20 +86,17 @@ impl<J> Queue<J> {
 
     /// Keeps a place for a job that is to come, if there is one.
     pub(super) fn reserve(&self) -> Option<Reservation<'_, J>> {
-        let take = || {
-            let take = |taken| (taken < self.jobs_max).then_some(taken + 1);
-            self.taken.fetch_update(Relaxed, Relaxed, take).ok().map(|_| Reservation(self))
-        };
-        take().or_else(|| {
+        self.try_reserve().or_else(|| {
             // To look at every job for each that finds no place would cost more than to turn it away.
-            if self.left.load(Relaxed) == 0 || self.left.swap(0, Relaxed) == 0 {
+            let may_make_room = self.left.load(Relaxed) > 0 && self.left.swap(0, Relaxed) > 0;
+            if !may_make_room {
                 return None;
             }
             let mut state = self.lock();
             state.waiting.retain(|_, job| (self.is_wanted)(job));
             self.note(&state);
             drop(state);
-            take()
+            self.try_reserve()
         })
     }
 
@@ -149,6 +146,11 @@ impl<J> Queue<J> {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    fn try_reserve(&self) -> Option<Reservation<'_, J>> {
+        let one_more = |taken| (taken < self.jobs_max).then_some(taken + 1);
+        self.taken.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Reservation(self))
     }
 
     /// Notes that jobs have gone out of `state`, and their places are free.
