@@ -277,6 +277,37 @@ fn more_requests_than_allowed_are_told_to_come_back() {
 }
 
 #[test]
+fn a_large_request_that_finds_no_place_is_refused_and_its_connection_goes_on() {
+    let server = Server::start(&["--queue-max", "1", "--threads", "1", "--engine", "ort"]);
+    let body = format!("[{}]", ["[5.1,3.5,1.4,0.2]"; 10_000].join(","));
+    // Some at the same time, so that most come while others are decoded and run.
+    let ask = || {
+        let mut connection = Connection::open(server.listen);
+        let mut refused = 0;
+        for _ in 0..5 {
+            let answer = connection.ask("POST", "/predict", "", &body).unwrap();
+            if answer.status == 503 {
+                assert_eq!(error_of(&answer)["code"], json!("overloaded"));
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                refused += 1;
+            } else {
+                assert_eq!(answer.ok()["prediction"].as_array().unwrap().len(), 10_000);
+            }
+            // What was refused has been read to its end, or this would not be understood.
+            connection.ask("POST", "/predict", "", SETOSA).unwrap();
+        }
+        refused
+    };
+    eventually("large requests find no place", || {
+        let refused: usize = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..12).map(|_| scope.spawn(ask)).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
+        });
+        (refused > 0).then_some(())
+    });
+}
+
+#[test]
 fn requests_that_share_a_run_are_never_too_many_and_get_their_own_answers() {
     let server = Server::start(&["--requests-max", "1", "--threads", "1", "--engine", "ort"]);
     let mut connections: Vec<_> = (0..9).map(|_| Connection::open(server.listen)).collect();
