@@ -95,7 +95,7 @@ fn allocations(api: &Api, path: &str, body: String) -> usize {
     asked
 }
 
-/// A body of lines that comes piece by piece, with its length announced.
+/// A body that comes in equal pieces, with its length announced.
 struct Pieces {
     piece: Bytes,
     left: usize,

@@ -15,6 +15,7 @@ mod queue;
 
 /// What the queue takes for the standard library's.
 mod sync {
+    pub(super) use shuttle::sync::atomic::AtomicUsize;
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
 

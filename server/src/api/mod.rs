@@ -319,14 +319,15 @@ impl Api {
     {
         let version = &picked.version;
         let deadline = begun + self.limits.timeout;
-        let mut place = Place::default();
-        let rows = match head.method {
-            Method::GET | Method::HEAD => wire::decode_query(&version.signature, head.uri.query().unwrap_or_default())?,
+        let (rows, place) = match head.method {
+            Method::GET | Method::HEAD => {
+                let query = head.uri.query().unwrap_or_default();
+                (wire::decode_query(&version.signature, query)?, Place::default())
+            }
             Method::POST => {
                 let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
-                let (body, found) = self.read_rows(version, coding, body, deadline).await?;
-                place = found;
-                self.decode(version, form, body).await?
+                let (body, place) = self.read_rows(version, coding, body, deadline).await?;
+                (self.decode(version, form, body).await?, place)
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
         };
@@ -341,7 +342,7 @@ impl Api {
     }
 
     /// The body of a prediction, and where its rows can run. A large one that, by its length, would find no place is turned
-    /// away before it is stored, where its length is announced, and else before it is decoded: both are most of what turning it
+    /// away before it is stored, where its length is announced, and else before it is decoded, which is most of what turning it
     /// away would cost.
     async fn read_rows<B>(
         &self,

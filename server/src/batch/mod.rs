@@ -29,8 +29,9 @@ mod job;
 mod queue;
 mod turn;
 
-/// What the queue waits with.
+/// What the queue counts and waits with.
 mod sync {
+    pub(super) use std::sync::atomic::AtomicUsize;
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
 }
 

@@ -5,16 +5,15 @@
 //! when another needs it. Does not know what a job does.
 //!
 //! Its lock is held for a few steps. But who holds it may be a worker that others go before, and then whoever wants it waits for
-//! that worker's turn: so what finds no place is told so without it.
+//! that worker's turn: so what finds no place is told so without it, but for the first after somebody has left.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 // Named from outside, so that a model checker's can stand in for the standard library's.
-use super::sync::{Condvar, Mutex, MutexGuard};
+use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard};
 
 /// How many of the next jobs are asked whether they can be done with another, or at all.
 const LOOKED_AT_MAX: usize = 64;
