@@ -1,4 +1,86 @@
-//! Threads and processes that let those go first that answer what is small.
+//! Threads and processes that let those go first that answer what is small, and where and when these compute.
+
+use std::time::Duration;
+
+/// What becomes of who computes on a processor when a thread is woken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waking {
+    /// It is interrupted, also where it has the same priority.
+    Interrupts,
+    /// It goes on until it sleeps or its turn is over, unless it only takes what is left.
+    Waits,
+}
+
+/// Processors, to which threads can be kept.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Processors(rustix::thread::CpuSet);
+
+/// Processors, to which threads can be kept: none are told here.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Processors {}
+
+#[cfg(target_os = "linux")]
+impl Processors {
+    /// Those that this thread may use, where the system says which.
+    pub(crate) fn allowed() -> Option<Self> {
+        rustix::thread::sched_getaffinity(None).ok().map(Self)
+    }
+
+    /// Each of them by itself.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        use rustix::thread::CpuSet;
+        let alone = |processor| {
+            let mut set = CpuSet::new();
+            set.set(processor);
+            Self(set)
+        };
+        (0..CpuSet::MAX_CPU).filter(|processor| self.0.is_set(*processor)).map(alone)
+    }
+
+    /// Keeps this thread to them, and what it starts.
+    pub(crate) fn keep(&self) {
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &self.0) {
+            tracing::debug!(%error, "a thread keeps its processors");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Processors {
+    pub(crate) fn allowed() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn each(&self) -> impl Iterator<Item = Self> {
+        std::iter::empty()
+    }
+
+    pub(crate) fn keep(&self) {}
+}
+
+/// How long a thread has waited for a processor in all, and how often it has been given one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waits {
+    pub total: Duration,
+    pub turns: u32,
+}
+
+impl Waits {
+    /// This thread's so far, where the kernel says.
+    pub(crate) fn so_far() -> Option<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+    }
+
+    /// The nanoseconds that a thread has computed, those that it has waited, and its turns.
+    fn parse(schedstat: &str) -> Option<Self> {
+        let mut fields = schedstat.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+        let (waited_ns, turns) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        // A thread that runs for years may have had more turns; only differences matter.
+        Some(Self { total: Duration::from_nanos(waited_ns), turns: turns as u32 })
+    }
+}
 
 /// Lets the other threads of this process go before this one, where both want a processor: it gets a third of what a thread of
 /// usual priority gets. What this thread starts inherits it.
@@ -43,17 +125,20 @@ pub(crate) fn give_way() {
     std::thread::yield_now();
 }
 
-/// Lets this thread go on as soon as it is woken, where another one of the same priority computes: for the turn of a tenth of a
-/// millisecond that it asks for, the kernel does not let the other finish its own of up to 3 ms. Before Linux 6.12 this
-/// changes nothing.
-pub(crate) fn take_short_turns() {
+/// Has this thread take turns of a tenth of a millisecond, and says what becomes of who computes where it is woken. Where it
+/// interrupts, the kernel does not let the other finish its own turn of up to 3 ms; before Linux 6.12 it may.
+pub(crate) fn take_short_turns(waking: Waking) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        let policy = match waking {
+            Waking::Interrupts => libc::SCHED_OTHER,
+            Waking::Waits => libc::SCHED_BATCH,
+        };
         const TURN_NS: u64 = 100_000;
         let niceness = rustix::process::getpriority_process(None).unwrap_or_default();
         let attributes = libc::sched_attr {
             size: size_of::<libc::sched_attr>() as u32,
-            sched_policy: libc::SCHED_OTHER as u32,
+            sched_policy: policy as u32,
             sched_flags: 0,
             sched_nice: niceness,
             sched_priority: 0,
@@ -68,5 +153,34 @@ pub(crate) fn take_short_turns() {
             let error = std::io::Error::last_os_error();
             tracing::debug!(%error, "a thread keeps the turns that all have");
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_how_long_it_has_waited() {
+        let waits = Waits::parse("2153 7000000 12\n");
+        assert_eq!(waits, Some(Waits { total: Duration::from_millis(7), turns: 12 }));
+        assert_eq!(Waits::parse(""), None);
+        assert_eq!(Waits::parse("1 2 many"), None);
+    }
+
+    #[test]
+    fn the_processors_of_a_thread_are_told_one_by_one() {
+        let allowed = Processors::allowed().unwrap();
+        let each: Vec<_> = allowed.each().collect();
+        assert_eq!(each.len(), std::thread::available_parallelism().unwrap().get());
+        let last = *each.last().unwrap();
+        std::thread::spawn(move || {
+            last.keep();
+            assert_eq!(Processors::allowed(), Some(last));
+            allowed.keep();
+            assert_eq!(Processors::allowed(), Some(allowed));
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -3,7 +3,7 @@
 //! Knows what each path means. Does not know sockets, how models come, or how bytes are laid out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -75,6 +75,8 @@ pub struct Api {
     draining: Arc<AtomicBool>,
     aliases: Aliases,
     repository: Repository,
+    /// How many bodies another thread has decoded.
+    decoded_elsewhere: AtomicUsize,
 }
 
 /// The models beside those that answer, and who changes what is served.
@@ -115,7 +117,8 @@ impl Api {
         draining: Arc<AtomicBool>,
     ) -> Self {
         let (aliases, repository) = (Aliases::default(), Repository::default());
-        Self { catalog, runner, metrics, limits, draining, aliases, repository }
+        let decoded_elsewhere = AtomicUsize::new(0);
+        Self { catalog, runner, metrics, limits, draining, aliases, repository, decoded_elsewhere }
     }
 
     /// The same with further paths.
@@ -168,6 +171,11 @@ impl Api {
     /// How many requests have a worker's answer to come.
     pub(crate) fn queued(&self) -> usize {
         self.runner.callers()
+    }
+
+    /// How many times another thread has computed for a request so far.
+    pub(crate) fn handed_over(&self) -> usize {
+        self.runner.handed_over() + self.decoded_elsewhere.load(Ordering::Relaxed)
     }
 
     /// How much one request may ask for.
@@ -377,7 +385,22 @@ impl Api {
     /// Dropping the future lets a decoding that has begun run to its end, which the body's bound brings soon.
     async fn decode(&self, version: &Arc<LoadedVersion>, form: BodyForm, body: Bytes) -> Result<Rows, DecodeError> {
         let rows_max = self.limits.rows_max;
-        on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
+        self.on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
+    }
+
+    /// Decodes a body here if it is small, and else on a thread that may block.
+    async fn on_its_thread<T: Send + 'static>(
+        &self,
+        version: &Arc<LoadedVersion>,
+        body: Bytes,
+        decode: impl FnOnce(&LoadedVersion, &Bytes) -> T + Send + 'static,
+    ) -> T {
+        if body.len() <= INLINE_BODY_BYTES_MAX {
+            return decode(version, &body);
+        }
+        self.decoded_elsewhere.fetch_add(1, Ordering::Relaxed);
+        let version = Arc::clone(version);
+        tokio::task::spawn_blocking(move || decode(&version, &body)).await.expect("no body makes a decoder panic")
     }
 
     /// The whole body, unpacked; its bound holds before and after.
@@ -389,19 +412,6 @@ impl Api {
         let body = body::read(body, bytes_max, deadline).await?;
         if coding == Coding::Identity { Ok(body) } else { compression::inflate(coding, body, bytes_max).await }
     }
-}
-
-/// Decodes a body here if it is small, and else on a thread that may block.
-async fn on_its_thread<T: Send + 'static>(
-    version: &Arc<LoadedVersion>,
-    body: Bytes,
-    decode: impl FnOnce(&LoadedVersion, &Bytes) -> T + Send + 'static,
-) -> T {
-    if body.len() <= INLINE_BODY_BYTES_MAX {
-        return decode(version, &body);
-    }
-    let version = Arc::clone(version);
-    tokio::task::spawn_blocking(move || decode(&version, &body)).await.expect("no body makes a decoder panic")
 }
 
 /// Says in the head of an answer which version gave it.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::compression::Coding;
 use super::route::{Named, V2};
-use super::{Api, ApiError, Body, document, json, on_its_thread};
+use super::{Api, ApiError, Body, document, json};
 use crate::batch::Place;
 use crate::catalog::{Catalog, LoadedVersion, PickError, Picked};
 use crate::engine::Prediction;
@@ -253,7 +253,7 @@ impl Api {
             Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),
             json_bytes => oip::json::decode(version.signature.metadata(), body, json_bytes, rows_max),
         };
-        let Request { id, inputs, outputs, is_binary, timeout_us } = on_its_thread(version, body, decode).await?;
+        let Request { id, inputs, outputs, is_binary, timeout_us } = self.on_its_thread(version, body, decode).await?;
         let (prediction, phases) =
             self.predict_v2(picked, inputs, place, begun, sooner(latest, begun, timeout_us), request_id).await?;
         let spec = &version.spec;

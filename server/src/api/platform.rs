@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::compression::Coding;
 use super::route::Platform;
-use super::{Api, ApiError, Body, json, on_its_thread};
+use super::{Api, ApiError, Body, json};
 use crate::catalog::{LoadedVersion, Picked};
 use crate::monitor::Phases;
 use crate::rows::Rows;
@@ -115,7 +115,7 @@ impl Api {
 
     async fn decode_form(&self, version: &Arc<LoadedVersion>, form: Form, body: Bytes) -> Result<Rows, DecodeError> {
         let rows_max = self.limits.rows_max;
-        on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
+        self.on_its_thread(version, body, move |version, body| form.decode(&version.signature, body, rows_max)).await
     }
 }
 

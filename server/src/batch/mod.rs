@@ -45,6 +45,8 @@ pub struct Runner {
     workers: Vec<JoinHandle<()>>,
     /// How many callers wait for what they have put into the queue.
     callers: AtomicUsize,
+    /// How many have put something there.
+    handed_over: AtomicUsize,
 }
 
 /// Why a request was not answered.
@@ -112,7 +114,7 @@ impl Runner {
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&queue))
         };
         let workers = (0..workers).map(spawn).collect::<Result<_, _>>()?;
-        Ok(Self { queue, workers, callers: AtomicUsize::new(0) })
+        Ok(Self { queue, workers, callers: AtomicUsize::new(0), handed_over: AtomicUsize::new(0) })
     }
 
     /// Where a request of so many rows would run now, if it would. Where it would not, the thread that asks makes room after its
@@ -176,6 +178,7 @@ impl Runner {
             Some(reservation) => reservation.put(deadline, job),
             None => self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?,
         }
+        self.handed_over.fetch_add(1, Relaxed);
         let mut caller = Caller::of(self);
         match tokio::time::timeout_at(deadline.into(), outcome).await {
             Ok(outcome) => {
@@ -190,6 +193,11 @@ impl Runner {
     /// How many requests have been put into the queue and are not answered yet.
     pub fn callers(&self) -> usize {
         self.callers.load(Relaxed)
+    }
+
+    /// How many requests have been put into the queue so far.
+    pub fn handed_over(&self) -> usize {
+        self.handed_over.load(Relaxed)
     }
 
     /// Stops the workers once they have answered what is queued.

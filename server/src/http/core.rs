@@ -19,7 +19,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::Front;
 use super::connection::Link;
-use crate::{allocator, priority};
+use super::turns::{Seat, Turns};
+use crate::allocator;
 
 /// How often a core looks at its connections.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,17 +86,22 @@ impl Ended {
 /// Starts a core that serves at most `connections_max` connections with `front`.
 pub(super) fn start(
     index: usize,
+    seat: Option<Seat>,
     front: Arc<Front>,
     connections_max: usize,
     drain_timeout: Duration,
 ) -> io::Result<(Arrivals, Ended)> {
     // Large bodies are decoded in the blocking thread; those that wait are bounded by the requests at hand.
-    let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build()?;
+    let leave = move || {
+        if let Some(seat) = &seat {
+            seat.leave();
+        }
+    };
+    let runtime = Builder::new_current_thread().max_blocking_threads(1).on_thread_start(leave).enable_all().build()?;
     let (streams, arriving) = mpsc::channel(connections_max);
     let (word, was_cut_off) = oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-        priority::take_short_turns();
-        let was_cut_off = runtime.block_on(run(front, arriving, drain_timeout));
+        let was_cut_off = runtime.block_on(run(front, Turns::take(seat), arriving, drain_timeout));
         // Whoever started the core may be gone.
         let _ = word.send(was_cut_off);
     })?;
@@ -103,7 +109,12 @@ pub(super) fn start(
 }
 
 /// The life of a core. Gives whether requests were cut off at the end.
-async fn run(front: Arc<Front>, mut arriving: mpsc::Receiver<(TcpStream, Place)>, drain_timeout: Duration) -> bool {
+async fn run(
+    front: Arc<Front>,
+    mut turns: Option<Turns>,
+    mut arriving: mpsc::Receiver<(TcpStream, Place)>,
+    drain_timeout: Duration,
+) -> bool {
     let mut connections = JoinSet::new();
     let mut links = HashMap::new();
     // The most that were there at once since half of them or more had ended.
@@ -127,6 +138,9 @@ async fn run(front: Arc<Front>, mut arriving: mpsc::Receiver<(TcpStream, Place)>
             Some(ended) = connections.join_next_with_id() => forget(&mut links, ended),
             _ = clock.tick(), if most > 0 => {
                 links.values().for_each(|link| link.look(FIRST_LOOKS, IDLE_LOOKS));
+                if let Some(turns) = &mut turns {
+                    turns.look(front.api.handed_over());
+                }
                 if links.len() <= most / 2 {
                     if most >= MANY_CONNECTIONS {
                         // Takes some milliseconds; the end of the runtime waits for it.

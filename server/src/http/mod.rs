@@ -41,6 +41,7 @@ use crate::grpc::Grpc;
 mod connection;
 mod core;
 mod pieces;
+mod turns;
 
 /// Carries the id by which an answer and the log's lines about it are brought together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -98,13 +99,13 @@ pub async fn serve(
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Duration::from_secs(30));
     let at_hand = Arc::new(AtomicUsize::new(0));
-    let start = |index| {
+    let start = |(index, seat)| {
         let (protocol, api, grpc) = (protocol.clone(), Arc::clone(&api), Arc::clone(&grpc));
         let front = Front { protocol, api, grpc, at_hand: Arc::clone(&at_hand), requests_max };
-        core::start(index, Arc::new(front), connections_max, drain_timeout)
+        core::start(index, seat, Arc::new(front), connections_max, drain_timeout)
     };
-    let (arrivals, ends): (Vec<_>, Vec<_>) =
-        (0..cores.get()).map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+    let seats = turns::seats(cores).into_iter().enumerate();
+    let (arrivals, ends): (Vec<_>, Vec<_>) = seats.map(start).collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
     let places = Arc::new(Semaphore::new(connections_max));
     let mut shutdown = pin!(shutdown);
     loop {
