@@ -156,7 +156,8 @@ pub(crate) fn take_short_turns(waking: Waking) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 
