@@ -34,8 +34,7 @@ pub(super) struct Seat {
 /// How a core takes its turns.
 pub(super) struct Turns {
     seat: Seat,
-    is_patient: bool,
-    /// For how many looks it is not to be.
+    /// For how many looks it is not to be patient.
     hasty_looks: u32,
     /// What had been handed over, and how it had waited, at the last look.
     handed_over: usize,
@@ -50,7 +49,13 @@ pub(super) fn seats(cores: NonZeroUsize) -> Vec<Option<Seat>> {
 }
 
 impl Seat {
-    /// Lets this thread, which a core has started, compute wherever the server may.
+    /// Keeps this thread to its processor, and has it wait there until others are done.
+    fn sit(&self) {
+        priority::take_short_turns(Waking::Waits);
+        self.own.keep();
+    }
+
+    /// Lets this thread, a core or one that a core has started, compute wherever the server may, and go first.
     pub(super) fn leave(&self) {
         priority::take_short_turns(Waking::Interrupts);
         self.all.keep();
@@ -64,20 +69,19 @@ impl Turns {
             priority::take_short_turns(Waking::Interrupts);
             return None;
         };
-        let turns = Self { seat, is_patient: true, hasty_looks: 0, handed_over: 0, waits };
-        turns.settle();
-        Some(turns)
+        seat.sit();
+        Some(Self { seat, hasty_looks: 0, handed_over: 0, waits })
     }
 
     /// Has the core be patient or hasty from now on, `handed_over` being what all cores have handed over to other threads so far.
     pub(super) fn look(&mut self, handed_over: usize) {
         let Some(waits) = Waits::so_far() else { return };
+        let was_patient = self.hasty_looks == 0;
         self.judge(handed_over, waits);
         let is_patient = self.hasty_looks == 0;
-        if is_patient != self.is_patient {
+        if is_patient != was_patient {
             tracing::debug!(is_patient, "a core takes its turns in another way");
-            self.is_patient = is_patient;
-            self.settle();
+            if is_patient { self.seat.sit() } else { self.seat.leave() }
         }
     }
 
@@ -93,17 +97,6 @@ impl Turns {
             self.hasty_looks = CROWDED_LOOKS;
         }
         self.waits = waits;
-    }
-
-    fn settle(&self) {
-        let Seat { own, all } = &self.seat;
-        if self.is_patient {
-            own.keep();
-            priority::take_short_turns(Waking::Waits);
-        } else {
-            all.keep();
-            priority::take_short_turns(Waking::Interrupts);
-        }
     }
 }
 
@@ -175,7 +168,7 @@ mod tests {
     fn a_core_is_hasty_where_it_waits_for_long() {
         let seat = seats(all())[0].unwrap();
         let waits = |turns, total_us| Waits { total: Duration::from_micros(total_us), turns };
-        let mut turns = Turns { seat, is_patient: true, hasty_looks: 0, handed_over: 0, waits: waits(u32::MAX, 1000) };
+        let mut turns = Turns { seat, hasty_looks: 0, handed_over: 0, waits: waits(u32::MAX, 1000) };
         // Few turns tell nothing.
         turns.judge(0, waits(TURNS_MIN - 2, 31_000));
         assert_eq!(turns.hasty_looks, 0);
