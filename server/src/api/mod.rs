@@ -178,6 +178,11 @@ impl Api {
         self.runner.handed_over() + self.decoded_elsewhere.load(Ordering::Relaxed)
     }
 
+    /// How many times a request has found no place in the queue so far.
+    pub(crate) fn refused(&self) -> usize {
+        self.runner.refused()
+    }
+
     /// How much one request may ask for.
     pub fn limits(&self) -> RequestLimits {
         self.limits

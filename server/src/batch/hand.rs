@@ -117,6 +117,7 @@ mod tests {
         // What is large says nothing of what waits.
         assert_eq!(runner.queue.len(), 1);
         assert!(runner.find_place(&version, rows_max).is_none());
+        assert_eq!(runner.refused(), 2);
         assert_eq!(outcome.await.unwrap().unwrap().unwrap().prediction.len(), 1);
         assert!(runner.find_place(&version, rows_max + 1).is_some());
     }

@@ -47,6 +47,8 @@ pub struct Runner {
     callers: AtomicUsize,
     /// How many have put something there.
     handed_over: AtomicUsize,
+    /// How many have found no place there.
+    refused: AtomicUsize,
 }
 
 /// Why a request was not answered.
@@ -114,7 +116,8 @@ impl Runner {
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || work(&queue))
         };
         let workers = (0..workers).map(spawn).collect::<Result<_, _>>()?;
-        Ok(Self { queue, workers, callers: AtomicUsize::new(0), handed_over: AtomicUsize::new(0) })
+        let [callers, handed_over, refused] = [0; 3].map(AtomicUsize::new);
+        Ok(Self { queue, workers, callers, handed_over, refused })
     }
 
     /// Where a request of so many rows would run now, if it would. Where it would not, the thread that asks makes room after its
@@ -124,8 +127,11 @@ impl Runner {
             return Some(Place::default());
         }
         let reservation = self.queue.reserve();
-        if reservation.is_none() && may_run_inline(version, rows) {
-            hand::lend(&self.queue);
+        if reservation.is_none() {
+            self.refused.fetch_add(1, Relaxed);
+            if may_run_inline(version, rows) {
+                hand::lend(&self.queue);
+            }
         }
         reservation.map(|reservation| Place(Some(reservation)))
     }
@@ -176,7 +182,10 @@ impl Runner {
         }
         match place.0 {
             Some(reservation) => reservation.put(deadline, job),
-            None => self.queue.put(deadline, job).map_err(|_| RunnerError::Full)?,
+            None => self.queue.put(deadline, job).map_err(|_| {
+                self.refused.fetch_add(1, Relaxed);
+                RunnerError::Full
+            })?,
         }
         self.handed_over.fetch_add(1, Relaxed);
         let mut caller = Caller::of(self);
@@ -198,6 +207,11 @@ impl Runner {
     /// How many requests have been put into the queue so far.
     pub fn handed_over(&self) -> usize {
         self.handed_over.load(Relaxed)
+    }
+
+    /// How many requests have found no place in the queue so far.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Relaxed)
     }
 
     /// Stops the workers once they have answered what is queued.

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Front;
 use super::connection::Link;
-use super::turns::{Seat, Turns};
+use super::turns::{Seat, Totals, Turns};
 use crate::allocator;
 
 /// How often a core looks at its connections.
@@ -139,7 +139,7 @@ async fn run(
             _ = clock.tick(), if most > 0 => {
                 links.values().for_each(|link| link.look(FIRST_LOOKS, IDLE_LOOKS));
                 if let Some(turns) = &mut turns {
-                    turns.look(front.api.handed_over());
+                    turns.look(Totals { handed_over: front.api.handed_over(), refused: front.api.refused() });
                 }
                 if links.len() <= most / 2 {
                     if most >= MANY_CONNECTIONS {

@@ -6,7 +6,8 @@
 //! for then a request waits for the other's turn, some milliseconds: a core takes no time of its own for large requests, but
 //! hands them over to threads that compute as long; and other programs may compute for themselves. So a core looks, once a second, whether
 //! anything has been handed over, and how long it has waited for its processor; and is hasty for a while if so, on whichever
-//! processor is free. Knows processors; does not know connections.
+//! processor is free. Where much is refused as well, it is patient all the same: to change threads for each refusal is what an overloaded
+//! server has no time for. Knows processors; does not know connections.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const TURNS_MIN: u32 = 10;
 const CROWDED_LOOKS: u32 = 300;
 /// How long it is after something has been handed over, in looks.
 const HANDED_OVER_LOOKS: u32 = 10;
+/// How many requests must have been refused between two looks for a core to be patient although something is handed over.
+const REFUSED_MIN: usize = 1000;
 
 /// The processor of a core that is nobody else's, and all that the server may use.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +34,37 @@ pub(super) struct Seat {
     all: Processors,
 }
 
+/// What all cores have done with requests so far that they have not answered themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    /// How many times another thread has computed for one.
+    pub handed_over: usize,
+    /// How many times there was no place for one.
+    pub refused: usize,
+}
+
 /// How a core takes its turns.
 pub(super) struct Turns {
-    seat: Seat,
-    /// For how many looks it is not to be patient.
-    hasty_looks: u32,
-    /// What had been handed over, and how it had waited, at the last look.
-    handed_over: usize,
+    seat: Option<Seat>,
+    manner: Manner,
+    /// For how many looks others compute on its processor for themselves.
+    crowded_looks: u32,
+    /// For how many looks something has just been handed over.
+    handed_over_looks: u32,
+    /// What had been done, and how it had waited, at the last look.
+    totals: Totals,
     waits: Waits,
+}
+
+/// What a core does where it is woken, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It waits at its seat.
+    Seated,
+    /// It waits, on any processor.
+    Patient,
+    /// It goes on at once, on any processor.
+    Hasty,
 }
 
 /// A seat for each of so many cores, where there are as many processors.
@@ -49,12 +75,6 @@ pub(super) fn seats(cores: NonZeroUsize) -> Vec<Option<Seat>> {
 }
 
 impl Seat {
-    /// Keeps this thread to its processor, and has it wait there until others are done.
-    fn sit(&self) {
-        priority::take_short_turns(Waking::Waits);
-        self.own.keep();
-    }
-
     /// Lets this thread, a core or one that a core has started, compute wherever the server may, and go first.
     pub(super) fn leave(&self) {
         priority::take_short_turns(Waking::Interrupts);
@@ -63,40 +83,58 @@ impl Seat {
 }
 
 impl Turns {
-    /// Those of the core whose thread this is: patient ones, where it has a seat and can know how long it waits.
+    /// Those of the core whose thread this is: at its seat, if it has one, where it can know how long it waits.
     pub(super) fn take(seat: Option<Seat>) -> Option<Self> {
-        let Some((seat, waits)) = seat.zip(Waits::so_far()) else {
+        let Some(waits) = Waits::so_far() else {
             priority::take_short_turns(Waking::Interrupts);
             return None;
         };
-        seat.sit();
-        Some(Self { seat, hasty_looks: 0, handed_over: 0, waits })
+        let manner = if seat.is_some() { Manner::Seated } else { Manner::Hasty };
+        let turns = Self { seat, manner, crowded_looks: 0, handed_over_looks: 0, totals: Totals::default(), waits };
+        turns.adopt();
+        Some(turns)
     }
 
-    /// Has the core be patient or hasty from now on, `handed_over` being what all cores have handed over to other threads so far.
-    pub(super) fn look(&mut self, handed_over: usize) {
+    /// Has the core take its turns from now on as is best after what all cores have done so far.
+    pub(super) fn look(&mut self, totals: Totals) {
         let Some(waits) = Waits::so_far() else { return };
-        let was_patient = self.hasty_looks == 0;
-        self.judge(handed_over, waits);
-        let is_patient = self.hasty_looks == 0;
-        if is_patient != was_patient {
-            tracing::debug!(is_patient, "a core takes its turns in another way");
-            if is_patient { self.seat.sit() } else { self.seat.leave() }
+        let manner = self.judge(totals, waits);
+        if manner != self.manner {
+            tracing::debug!(?manner, "a core takes its turns in another way");
+            self.manner = manner;
+            self.adopt();
         }
     }
 
-    fn judge(&mut self, handed_over: usize, waits: Waits) {
-        self.hasty_looks = self.hasty_looks.saturating_sub(1);
-        if handed_over != self.handed_over {
-            self.handed_over = handed_over;
-            self.hasty_looks = self.hasty_looks.max(HANDED_OVER_LOOKS);
+    fn adopt(&self) {
+        priority::take_short_turns(if self.manner == Manner::Hasty { Waking::Interrupts } else { Waking::Waits });
+        if let Some(Seat { own, all }) = self.seat {
+            if self.manner == Manner::Seated { own.keep() } else { all.keep() }
         }
+    }
+
+    fn judge(&mut self, totals: Totals, waits: Waits) -> Manner {
+        let handed_over = totals.handed_over.wrapping_sub(self.totals.handed_over);
+        let refused = totals.refused.wrapping_sub(self.totals.refused);
         let turns = waits.turns.wrapping_sub(self.waits.turns);
         let waited = waits.total.saturating_sub(self.waits.total);
-        if turns >= TURNS_MIN && waited / turns > WAIT_MAX {
-            self.hasty_looks = CROWDED_LOOKS;
+        (self.totals, self.waits) = (totals, waits);
+        self.crowded_looks = self.crowded_looks.saturating_sub(1);
+        self.handed_over_looks = self.handed_over_looks.saturating_sub(1);
+        if handed_over > 0 {
+            self.handed_over_looks = HANDED_OVER_LOOKS;
         }
-        self.waits = waits;
+        let is_refusing = refused >= REFUSED_MIN;
+        // While much is refused, it is workers that are waited for.
+        if !is_refusing && self.manner != Manner::Patient && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
+            self.crowded_looks = CROWDED_LOOKS;
+        }
+        match self.seat {
+            _ if self.crowded_looks > 0 => Manner::Hasty,
+            _ if is_refusing => Manner::Patient,
+            Some(_) if self.handed_over_looks == 0 => Manner::Seated,
+            _ => Manner::Hasty,
+        }
     }
 }
 
@@ -130,6 +168,10 @@ mod tests {
         assert_eq!(super::seats(more).len(), more.get());
     }
 
+    fn handed_over(handed_over: usize) -> Totals {
+        Totals { handed_over, refused: 0 }
+    }
+
     #[test]
     fn a_core_is_patient_until_something_is_handed_over_and_again_afterwards() {
         on_a_thread(|| {
@@ -139,13 +181,13 @@ mod tests {
                 assert_eq!((policy(), Processors::allowed()), (policy_expected as u32, Some(processors)));
             };
             is(libc::SCHED_BATCH, seat.own);
-            turns.look(0);
+            turns.look(handed_over(0));
             is(libc::SCHED_BATCH, seat.own);
             for _ in 0..HANDED_OVER_LOOKS {
-                turns.look(1);
+                turns.look(handed_over(1));
                 is(libc::SCHED_OTHER, seat.all);
             }
-            turns.look(1);
+            turns.look(handed_over(1));
             is(libc::SCHED_BATCH, seat.own);
             std::thread::spawn(move || {
                 seat.leave();
@@ -157,26 +199,47 @@ mod tests {
     }
 
     #[test]
-    fn a_core_without_a_seat_is_hasty() {
+    fn a_core_without_a_seat_is_patient_while_much_is_refused() {
         on_a_thread(|| {
-            assert!(Turns::take(None).is_none());
-            assert_eq!(policy(), libc::SCHED_OTHER as u32);
+            let all = Processors::allowed();
+            let mut turns = Turns::take(None).unwrap();
+            for (refused, expected) in [
+                (REFUSED_MIN - 1, libc::SCHED_OTHER),
+                (2 * REFUSED_MIN, libc::SCHED_BATCH),
+                (2 * REFUSED_MIN + 1, libc::SCHED_OTHER),
+            ] {
+                turns.look(Totals { handed_over: refused, refused });
+                assert_eq!((policy(), Processors::allowed()), (expected as u32, all));
+            }
         });
     }
 
     #[test]
     fn a_core_is_hasty_where_it_waits_for_long() {
-        let seat = seats(all())[0].unwrap();
+        let seat = Some(seats(all())[0].unwrap());
         let waits = |turns, total_us| Waits { total: Duration::from_micros(total_us), turns };
-        let mut turns = Turns { seat, hasty_looks: 0, handed_over: 0, waits: waits(u32::MAX, 1000) };
+        let mut turns = Turns {
+            seat,
+            manner: Manner::Seated,
+            crowded_looks: 0,
+            handed_over_looks: 0,
+            totals: handed_over(0),
+            waits: waits(u32::MAX, 1000),
+        };
         // Few turns tell nothing.
-        turns.judge(0, waits(TURNS_MIN - 2, 31_000));
-        assert_eq!(turns.hasty_looks, 0);
-        turns.judge(0, waits(2 * TURNS_MIN - 2, 61_000));
-        assert_eq!(turns.hasty_looks, CROWDED_LOOKS);
-        turns.judge(0, waits(100 * TURNS_MIN, 65_000));
-        assert_eq!(turns.hasty_looks, CROWDED_LOOKS - 1);
-        turns.judge(1, waits(100 * TURNS_MIN, 65_000));
-        assert_eq!(turns.hasty_looks, CROWDED_LOOKS - 2);
+        assert_eq!(turns.judge(handed_over(0), waits(TURNS_MIN - 2, 31_000)), Manner::Seated);
+        // Neither do those in which it waits for workers.
+        let refused = Totals { handed_over: 0, refused: REFUSED_MIN };
+        assert_eq!(turns.judge(refused, waits(2 * TURNS_MIN - 2, 61_000)), Manner::Patient);
+        turns.manner = Manner::Patient;
+        assert_eq!(turns.judge(refused, waits(3 * TURNS_MIN - 2, 91_000)), Manner::Seated);
+        turns.manner = Manner::Seated;
+        for total_us in [121_000, 121_001] {
+            assert_eq!(turns.judge(refused, waits(4 * TURNS_MIN - 2, total_us)), Manner::Hasty);
+        }
+        assert_eq!(turns.crowded_looks, CROWDED_LOOKS - 1);
+        // Whoever computes there would hold refusals up as well.
+        let refused = Totals { handed_over: 0, refused: 3 * REFUSED_MIN };
+        assert_eq!(turns.judge(refused, waits(5 * TURNS_MIN, 121_001)), Manner::Hasty);
     }
 }
