@@ -308,6 +308,34 @@ fn a_large_request_that_finds_no_place_is_refused_and_its_connection_goes_on() {
 }
 
 #[test]
+fn a_client_that_asks_before_it_sends_a_large_body_is_refused_before_it_does() {
+    let server = Server::start(&["--queue-max", "1", "--threads", "1", "--engine", "ort"]);
+    let body = format!("[{}]", ["[5.1,3.5,1.4,0.2]"; 10_000].join(","));
+    let head = format!("POST /predict HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n", body.len());
+    let ask = || {
+        let mut connection = Connection::open(server.listen);
+        connection.send(format!("{head}expect: 100-continue\r\n\r\n")).unwrap();
+        let first = connection.answer().unwrap();
+        if first.status == 100 {
+            connection.send(&body).unwrap();
+            assert!(matches!(connection.answer().unwrap().status, 200 | 503));
+            return 0;
+        }
+        assert_eq!((first.status, &error_of(&first)["code"]), (503, &json!("overloaded")));
+        // Whatever would come now could be the body, or not.
+        assert!(connection.closed());
+        1
+    };
+    eventually("a client is refused before it sends", || {
+        let refused: usize = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..12).map(|_| scope.spawn(|| (0..5).map(|_| ask()).sum::<usize>())).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
+        });
+        (refused > 0).then_some(())
+    });
+}
+
+#[test]
 fn requests_that_share_a_run_are_never_too_many_and_get_their_own_answers() {
     let server = Server::start(&["--requests-max", "1", "--threads", "1", "--engine", "ort"]);
     let mut connections: Vec<_> = (0..9).map(|_| Connection::open(server.listen)).collect();

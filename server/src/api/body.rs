@@ -6,12 +6,25 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 
 use super::ApiError;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long a body is at least, by what is announced; an error if that is more than `bytes_max`.
+pub(super) fn announced_bytes(body: &impl Body, bytes_max: usize) -> Result<usize, ApiError> {
+    let announced = usize::try_from(body.size_hint().lower()).ok().filter(|announced| *announced <= bytes_max);
+    announced.ok_or_else(|| ApiError::body_too_large(bytes_max))
+}
+
+/// Whether the client sends the body only once it is told to, as hyper does when the body is read first.
+pub(super) fn is_held_back(head: &Parts) -> bool {
+    head.headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
 
 /// Reads at most `bytes_max`, until `deadline`.
 pub(super) async fn read<B>(body: B, bytes_max: usize, deadline: Instant) -> Result<Bytes, ApiError>
@@ -38,9 +51,7 @@ async fn within<B: Body, T>(
     take: impl AsyncFnOnce(Limited<B>) -> Result<T, Cause>,
 ) -> Result<T, ApiError> {
     // Refused before it is read, where its length is announced.
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(ApiError::body_too_large(bytes_max));
-    }
+    announced_bytes(&body, bytes_max)?;
     let mut taking = pin!(take(Limited::new(body, bytes_max)));
     // A small body has come with its head: no timer is set for it.
     let taken = match poll_fn(|context| Poll::Ready(taking.as_mut().poll(context))).await {

@@ -338,8 +338,8 @@ impl Api {
                 (wire::decode_query(&version.signature, query)?, Place::default())
             }
             Method::POST => {
-                let (coding, form) = (Coding::of_body(head)?, BodyForm::of(head)?);
-                let (body, place) = self.read_rows(version, coding, body, deadline).await?;
+                let form = BodyForm::of(head)?;
+                let (body, place) = self.read_rows(version, head, body, deadline).await?;
                 (self.decode(version, form, body).await?, place)
             }
             ref method => return Err(ApiError::method(method, "GET, HEAD, POST")),
@@ -360,17 +360,20 @@ impl Api {
     async fn read_rows<B>(
         &self,
         version: &LoadedVersion,
-        coding: Coding,
+        head: &Parts,
         body: B,
         deadline: Instant,
     ) -> Result<(Bytes, Place<'_>), ApiError>
     where
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
+        let coding = Coding::of_body(head)?;
         // One that is packed has no fewer bytes afterwards. The place is not kept: who sends slowly would keep it from others.
-        let announced_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let announced_bytes = body::announced_bytes(&body, self.limits.body_bytes_max)?;
         if self.find_place(version, announced_bytes).is_none() {
-            body::discard(body, self.limits.body_bytes_max, deadline).await?;
+            if !body::is_held_back(head) {
+                body::discard(body, self.limits.body_bytes_max, deadline).await?;
+            }
             return Err(ApiError::overloaded());
         }
         let body = self.read(coding, body, deadline).await?;

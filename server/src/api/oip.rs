@@ -244,10 +244,9 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let version = &picked.version;
-        let coding = Coding::of_body(head)?;
         let json_bytes = header_length(head)?;
         let latest = begun + self.limits.timeout;
-        let (body, place) = self.read_rows(version, coding, body, latest).await?;
+        let (body, place) = self.read_rows(version, head, body, latest).await?;
         let rows_max = self.limits.rows_max;
         let decode = move |version: &LoadedVersion, body: &Bytes| match json_bytes {
             Some(0) => oip::json::decode_raw(version.signature.metadata(), body, rows_max),

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{Method, Response};
 use serde_json::json;
 
-use super::compression::Coding;
 use super::route::Platform;
 use super::{Api, ApiError, Body, json};
 use crate::catalog::{LoadedVersion, Picked};
@@ -94,10 +93,9 @@ impl Api {
         B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
         let version = &picked.version;
-        let coding = Coding::of_body(head)?;
         let form = form.of_body(head)?;
         let deadline = begun + self.limits.timeout;
-        let (body, place) = self.read_rows(version, coding, body, deadline).await?;
+        let (body, place) = self.read_rows(version, head, body, deadline).await?;
         let rows = self.decode_form(version, form, body).await?;
         let mut phases = Phases::decoded(begun, rows.len());
         let answer = self.run_rows(picked, rows, place, deadline, request_id, &mut phases).await?;
