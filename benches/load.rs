@@ -521,11 +521,15 @@ impl Report {
                     std::thread::sleep(self.rules.warm + self.rules.time / 2);
                     for patch in (10..10 + rounds as u64).cycle().take(rolls) {
                         let (begun, live) = served.roll(vec![forest(patch)]);
+                        if done.load(Ordering::Relaxed) {
+                            // Where nothing is left of the processors, a trial ends only after the load.
+                            break;
+                        }
                         spans.push((begun, live));
                         // So that there is time without a reload to compare with.
                         std::thread::sleep(pause.saturating_sub(begun.elapsed()));
                     }
-                    assert!(!done.load(Ordering::Relaxed), "reloads take longer than the load");
+                    assert!(!spans.is_empty(), "a reload takes longer than the load: give it more --seconds");
                     spans
                 });
                 let spans = rolling.join().unwrap();
@@ -546,6 +550,7 @@ impl Report {
             });
             let (during, calm): (Vec<_>, Vec<_>) = placed.partition(|((_, is_reload), ..)| *is_reload);
             let failed = outcome.samples.iter().filter(|sample| sample.status != 200).count();
+            self.figure(format!("{what}: reloads during the load"), spans.len() as f64, "", None);
             let took = spans.iter().map(|(from, to)| (*to - *from).as_secs_f64() * 1e3).collect();
             self.figure(format!("{what}: published until live, median"), contest::median(took), "ms", None);
             let [calm, during] = [calm, during].map(|answers| {
@@ -572,6 +577,7 @@ impl Report {
                 let requests = requests(Form::Instances, "/predict", rows, count);
                 let served = Served::forest(&["--engine", engine]);
                 self.overload_of(&format!("{what}, all processors"), &served, &requests, self.rules);
+                drop(served);
                 let served = Served::forest(&["--engine", engine, "--threads", "1"]);
                 let _apart = Apart::keep([served.server.program.id()]);
                 let rules = Rules { is_alone: true, ..self.rules };
