@@ -46,25 +46,15 @@ pub(super) struct Totals {
 /// How a core takes its turns.
 pub(super) struct Turns {
     seat: Option<Seat>,
-    manner: Manner,
+    is_patient: bool,
     /// For how many looks others compute on its processor for themselves.
     crowded_looks: u32,
     /// For how many looks something has just been handed over.
     handed_over_looks: u32,
+    was_refusing: bool,
     /// What had been done, and how it had waited, at the last look.
     totals: Totals,
     waits: Waits,
-}
-
-/// What a core does where it is woken, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// It waits at its seat.
-    Seated,
-    /// It waits, on any processor.
-    Patient,
-    /// It goes on at once, on any processor.
-    Hasty,
 }
 
 /// A seat for each of so many cores, where there are as many processors.
@@ -83,58 +73,61 @@ impl Seat {
 }
 
 impl Turns {
-    /// Those of the core whose thread this is: at its seat, if it has one, where it can know how long it waits.
+    /// Those of the core whose thread this is, where it can know how long it waits: patient ones at its seat, if it has one.
     pub(super) fn take(seat: Option<Seat>) -> Option<Self> {
         let Some(waits) = Waits::so_far() else {
             priority::take_short_turns(Waking::Interrupts);
             return None;
         };
-        let manner = if seat.is_some() { Manner::Seated } else { Manner::Hasty };
-        let turns = Self { seat, manner, crowded_looks: 0, handed_over_looks: 0, totals: Totals::default(), waits };
+        let turns = Self {
+            seat,
+            is_patient: seat.is_some(),
+            crowded_looks: 0,
+            handed_over_looks: 0,
+            was_refusing: false,
+            totals: Totals::default(),
+            waits,
+        };
         turns.adopt();
         Some(turns)
     }
 
-    /// Has the core take its turns from now on as is best after what all cores have done so far.
+    /// Has the core be patient or hasty from now on, after what all cores have done so far.
     pub(super) fn look(&mut self, totals: Totals) {
         let Some(waits) = Waits::so_far() else { return };
-        let manner = self.judge(totals, waits);
-        if manner != self.manner {
-            tracing::debug!(?manner, "a core takes its turns in another way");
-            self.manner = manner;
+        let was_patient = self.is_patient;
+        self.judge(totals, waits);
+        if self.is_patient != was_patient {
+            tracing::debug!(self.is_patient, "a core takes its turns in another way");
             self.adopt();
         }
     }
 
     fn adopt(&self) {
-        priority::take_short_turns(if self.manner == Manner::Hasty { Waking::Interrupts } else { Waking::Waits });
-        if let Some(Seat { own, all }) = self.seat {
-            if self.manner == Manner::Seated { own.keep() } else { all.keep() }
+        priority::take_short_turns(if self.is_patient { Waking::Waits } else { Waking::Interrupts });
+        if let Some(Seat { own, all }) = &self.seat {
+            if self.is_patient { own.keep() } else { all.keep() }
         }
     }
 
-    fn judge(&mut self, totals: Totals, waits: Waits) -> Manner {
+    fn judge(&mut self, totals: Totals, waits: Waits) {
         let handed_over = totals.handed_over.wrapping_sub(self.totals.handed_over);
-        let refused = totals.refused.wrapping_sub(self.totals.refused);
+        let is_refusing = totals.refused.wrapping_sub(self.totals.refused) >= REFUSED_MIN;
         let turns = waits.turns.wrapping_sub(self.waits.turns);
         let waited = waits.total.saturating_sub(self.waits.total);
-        (self.totals, self.waits) = (totals, waits);
-        self.crowded_looks = self.crowded_looks.saturating_sub(1);
         self.handed_over_looks = self.handed_over_looks.saturating_sub(1);
         if handed_over > 0 {
             self.handed_over_looks = HANDED_OVER_LOOKS;
         }
-        let is_refusing = refused >= REFUSED_MIN;
-        // While much is refused, it is workers that are waited for.
-        if !is_refusing && self.manner != Manner::Patient && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
+        self.crowded_looks = self.crowded_looks.saturating_sub(1);
+        // A patient core that refuses waits for workers.
+        let waits_for_others = !(is_refusing || self.was_refusing);
+        if waits_for_others && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
             self.crowded_looks = CROWDED_LOOKS;
         }
-        match self.seat {
-            _ if self.crowded_looks > 0 => Manner::Hasty,
-            _ if is_refusing => Manner::Patient,
-            Some(_) if self.handed_over_looks == 0 => Manner::Seated,
-            _ => Manner::Hasty,
-        }
+        let is_seated = self.seat.is_some() && self.handed_over_looks == 0;
+        self.is_patient = self.crowded_looks == 0 && (is_refusing || is_seated);
+        (self.was_refusing, self.totals, self.waits) = (is_refusing, totals, waits);
     }
 }
 
@@ -199,47 +192,48 @@ mod tests {
     }
 
     #[test]
-    fn a_core_without_a_seat_is_patient_while_much_is_refused() {
-        on_a_thread(|| {
-            let all = Processors::allowed();
-            let mut turns = Turns::take(None).unwrap();
-            for (refused, expected) in [
-                (REFUSED_MIN - 1, libc::SCHED_OTHER),
-                (2 * REFUSED_MIN, libc::SCHED_BATCH),
-                (2 * REFUSED_MIN + 1, libc::SCHED_OTHER),
-            ] {
-                turns.look(Totals { handed_over: refused, refused });
-                assert_eq!((policy(), Processors::allowed()), (expected as u32, all));
-            }
-        });
+    fn a_core_is_patient_while_much_is_refused() {
+        for seat in [None, seats(all())[0]] {
+            on_a_thread(move || {
+                let all = Processors::allowed();
+                let own = seat.map(|seat| seat.own).or(all);
+                let mut turns = Turns::take(seat).unwrap();
+                for (refused, expected) in [
+                    (REFUSED_MIN - 1, (libc::SCHED_OTHER, all)),
+                    (2 * REFUSED_MIN, (libc::SCHED_BATCH, own)),
+                    (2 * REFUSED_MIN + 1, (libc::SCHED_OTHER, all)),
+                ] {
+                    turns.look(Totals { handed_over: refused, refused });
+                    assert_eq!((policy() as i32, Processors::allowed()), expected);
+                }
+            });
+        }
     }
 
     #[test]
     fn a_core_is_hasty_where_it_waits_for_long() {
-        let seat = Some(seats(all())[0].unwrap());
         let waits = |turns, total_us| Waits { total: Duration::from_micros(total_us), turns };
         let mut turns = Turns {
-            seat,
-            manner: Manner::Seated,
+            seat: Some(seats(all())[0].unwrap()),
+            is_patient: true,
             crowded_looks: 0,
             handed_over_looks: 0,
+            was_refusing: false,
             totals: handed_over(0),
             waits: waits(u32::MAX, 1000),
         };
+        let mut looks = |refused, count, total_us| {
+            turns.judge(Totals { handed_over: 0, refused }, waits(count, total_us));
+            (turns.is_patient, turns.crowded_looks)
+        };
         // Few turns tell nothing.
-        assert_eq!(turns.judge(handed_over(0), waits(TURNS_MIN - 2, 31_000)), Manner::Seated);
+        assert_eq!(looks(0, TURNS_MIN - 2, 31_000), (true, 0));
         // Neither do those in which it waits for workers.
-        let refused = Totals { handed_over: 0, refused: REFUSED_MIN };
-        assert_eq!(turns.judge(refused, waits(2 * TURNS_MIN - 2, 61_000)), Manner::Patient);
-        turns.manner = Manner::Patient;
-        assert_eq!(turns.judge(refused, waits(3 * TURNS_MIN - 2, 91_000)), Manner::Seated);
-        turns.manner = Manner::Seated;
-        for total_us in [121_000, 121_001] {
-            assert_eq!(turns.judge(refused, waits(4 * TURNS_MIN - 2, total_us)), Manner::Hasty);
-        }
-        assert_eq!(turns.crowded_looks, CROWDED_LOOKS - 1);
+        assert_eq!(looks(REFUSED_MIN, 2 * TURNS_MIN, 61_000), (true, 0));
+        assert_eq!(looks(REFUSED_MIN, 3 * TURNS_MIN, 91_000), (true, 0));
+        assert_eq!(looks(REFUSED_MIN, 4 * TURNS_MIN, 121_000), (false, CROWDED_LOOKS));
+        assert_eq!(looks(REFUSED_MIN, 100 * TURNS_MIN, 125_000), (false, CROWDED_LOOKS - 1));
         // Whoever computes there would hold refusals up as well.
-        let refused = Totals { handed_over: 0, refused: 3 * REFUSED_MIN };
-        assert_eq!(turns.judge(refused, waits(5 * TURNS_MIN, 121_001)), Manner::Hasty);
+        assert_eq!(looks(2 * REFUSED_MIN, 200 * TURNS_MIN, 129_000), (false, CROWDED_LOOKS - 2));
     }
 }
