@@ -2,15 +2,6 @@
 
 use std::time::Duration;
 
-/// What becomes of who computes on a processor when a thread is woken there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waking {
-    /// It is interrupted, also where it has the same priority.
-    Interrupts,
-    /// It goes on until it sleeps or its turn is over, unless it only takes what is left.
-    Waits,
-}
-
 /// Processors, to which threads can be kept.
 #[cfg(target_os = "linux")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,16 +116,16 @@ pub(crate) fn give_way() {
     std::thread::yield_now();
 }
 
-/// Has this thread take turns of a tenth of a millisecond, and says what becomes of who computes where it is woken. Where it
-/// interrupts, the kernel does not let the other finish its own turn of up to 3 ms; before Linux 6.12 it may.
-pub(crate) fn take_short_turns(waking: Waking) {
+/// Has this thread take short turns, and says what becomes of who computes where it is woken. With `patience`, the other goes on
+/// for about as long, unless it sleeps before or only takes what is left. Without, it is interrupted, also where it has the same
+/// priority, and the kernel does not let it finish its own turn of up to 3 ms; before Linux 6.12 it may.
+pub(crate) fn take_short_turns(patience: Option<Duration>) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let policy = match waking {
-            Waking::Interrupts => libc::SCHED_OTHER,
-            Waking::Waits => libc::SCHED_BATCH,
-        };
-        const TURN_NS: u64 = 100_000;
+        /// How long a turn is without patience. With it, it is as long as that: the kernel lets go on who computes for as long as
+        /// the shortest turn is of those that wait.
+        const TURN: Duration = Duration::from_micros(100);
+        let policy = if patience.is_some() { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
         let niceness = rustix::process::getpriority_process(None).unwrap_or_default();
         let attributes = libc::sched_attr {
             size: size_of::<libc::sched_attr>() as u32,
@@ -142,7 +133,7 @@ pub(crate) fn take_short_turns(waking: Waking) {
             sched_flags: 0,
             sched_nice: niceness,
             sched_priority: 0,
-            sched_runtime: TURN_NS,
+            sched_runtime: patience.unwrap_or(TURN).as_nanos() as u64,
             sched_deadline: 0,
             sched_period: 0,
         };

@@ -12,8 +12,12 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::priority::{self, Processors, Waits, Waking};
+use crate::priority::{self, Processors, Waits};
 
+/// How long others may go on where a patient core is woken.
+const PATIENCE: Duration = Duration::from_micros(100);
+/// How long they may where it refuses much: longer than most runs of a worker, which lets a core go on after each.
+const REFUSING_PATIENCE: Duration = Duration::from_millis(1);
 /// How long a core may wait for its processor, in the mean of its turns. Beside a program that sends requests over 16 and 64
 /// connections it was 0.1 and 0.3 ms, 0.7 at most; beside one that only computes 3 to 4 ms.
 const WAIT_MAX: Duration = Duration::from_millis(1);
@@ -46,7 +50,8 @@ pub(super) struct Totals {
 /// How a core takes its turns.
 pub(super) struct Turns {
     seat: Option<Seat>,
-    is_patient: bool,
+    /// How long others may go on where it is woken; none for a hasty core.
+    patience: Option<Duration>,
     /// For how many looks others compute on its processor for themselves.
     crowded_looks: u32,
     /// For how many looks something has just been handed over.
@@ -67,7 +72,7 @@ pub(super) fn seats(cores: NonZeroUsize) -> Vec<Option<Seat>> {
 impl Seat {
     /// Lets this thread, a core or one that a core has started, compute wherever the server may, and go first.
     pub(super) fn leave(&self) {
-        priority::take_short_turns(Waking::Interrupts);
+        priority::take_short_turns(None);
         self.all.keep();
     }
 }
@@ -76,12 +81,12 @@ impl Turns {
     /// Those of the core whose thread this is, where it can know how long it waits: patient ones at its seat, if it has one.
     pub(super) fn take(seat: Option<Seat>) -> Option<Self> {
         let Some(waits) = Waits::so_far() else {
-            priority::take_short_turns(Waking::Interrupts);
+            priority::take_short_turns(None);
             return None;
         };
         let turns = Self {
             seat,
-            is_patient: seat.is_some(),
+            patience: seat.map(|_| PATIENCE),
             crowded_looks: 0,
             handed_over_looks: 0,
             was_refusing: false,
@@ -95,18 +100,18 @@ impl Turns {
     /// Has the core be patient or hasty from now on, after what all cores have done so far.
     pub(super) fn look(&mut self, totals: Totals) {
         let Some(waits) = Waits::so_far() else { return };
-        let was_patient = self.is_patient;
+        let before = self.patience;
         self.judge(totals, waits);
-        if self.is_patient != was_patient {
-            tracing::debug!(self.is_patient, "a core takes its turns in another way");
+        if self.patience != before {
+            tracing::debug!(?self.patience, "a core takes its turns in another way");
             self.adopt();
         }
     }
 
     fn adopt(&self) {
-        priority::take_short_turns(if self.is_patient { Waking::Waits } else { Waking::Interrupts });
+        priority::take_short_turns(self.patience);
         if let Some(Seat { own, all }) = &self.seat {
-            if self.is_patient { own.keep() } else { all.keep() }
+            if self.patience.is_some() { own.keep() } else { all.keep() }
         }
     }
 
@@ -125,8 +130,12 @@ impl Turns {
         if waits_for_others && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
             self.crowded_looks = CROWDED_LOOKS;
         }
-        let is_seated = self.seat.is_some() && self.handed_over_looks == 0;
-        self.is_patient = self.crowded_looks == 0 && (is_refusing || is_seated);
+        self.patience = match self.seat {
+            _ if self.crowded_looks > 0 => None,
+            _ if is_refusing => Some(REFUSING_PATIENCE),
+            Some(_) if self.handed_over_looks == 0 => Some(PATIENCE),
+            _ => None,
+        };
         (self.was_refusing, self.totals, self.waits) = (is_refusing, totals, waits);
     }
 }
@@ -215,7 +224,7 @@ mod tests {
         let waits = |turns, total_us| Waits { total: Duration::from_micros(total_us), turns };
         let mut turns = Turns {
             seat: Some(seats(all())[0].unwrap()),
-            is_patient: true,
+            patience: Some(PATIENCE),
             crowded_looks: 0,
             handed_over_looks: 0,
             was_refusing: false,
@@ -224,16 +233,16 @@ mod tests {
         };
         let mut looks = |refused, count, total_us| {
             turns.judge(Totals { handed_over: 0, refused }, waits(count, total_us));
-            (turns.is_patient, turns.crowded_looks)
+            (turns.patience, turns.crowded_looks)
         };
         // Few turns tell nothing.
-        assert_eq!(looks(0, TURNS_MIN - 2, 31_000), (true, 0));
+        assert_eq!(looks(0, TURNS_MIN - 2, 31_000), (Some(PATIENCE), 0));
         // Neither do those in which it waits for workers.
-        assert_eq!(looks(REFUSED_MIN, 2 * TURNS_MIN, 61_000), (true, 0));
-        assert_eq!(looks(REFUSED_MIN, 3 * TURNS_MIN, 91_000), (true, 0));
-        assert_eq!(looks(REFUSED_MIN, 4 * TURNS_MIN, 121_000), (false, CROWDED_LOOKS));
-        assert_eq!(looks(REFUSED_MIN, 100 * TURNS_MIN, 125_000), (false, CROWDED_LOOKS - 1));
+        assert_eq!(looks(REFUSED_MIN, 2 * TURNS_MIN, 61_000), (Some(REFUSING_PATIENCE), 0));
+        assert_eq!(looks(REFUSED_MIN, 3 * TURNS_MIN, 91_000), (Some(PATIENCE), 0));
+        assert_eq!(looks(REFUSED_MIN, 4 * TURNS_MIN, 121_000), (None, CROWDED_LOOKS));
+        assert_eq!(looks(REFUSED_MIN, 100 * TURNS_MIN, 125_000), (None, CROWDED_LOOKS - 1));
         // Whoever computes there would hold refusals up as well.
-        assert_eq!(looks(2 * REFUSED_MIN, 200 * TURNS_MIN, 129_000), (false, CROWDED_LOOKS - 2));
+        assert_eq!(looks(2 * REFUSED_MIN, 200 * TURNS_MIN, 129_000), (None, CROWDED_LOOKS - 2));
     }
 }
