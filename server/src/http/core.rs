@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Front;
 use super::connection::Link;
-use super::turns::{Seat, Totals, Turns};
+use super::turns::{self, Seat, Totals, Turns};
 use crate::allocator;
 
 /// How often a core looks at its connections.
@@ -92,11 +92,7 @@ pub(super) fn start(
     drain_timeout: Duration,
 ) -> io::Result<(Arrivals, Ended)> {
     // Large bodies are decoded in the blocking thread; those that wait are bounded by the requests at hand.
-    let leave = move || {
-        if let Some(seat) = &seat {
-            seat.leave();
-        }
-    };
+    let leave = move || turns::leave(seat.as_ref());
     let runtime = Builder::new_current_thread().max_blocking_threads(1).on_thread_start(leave).enable_all().build()?;
     let (streams, arriving) = mpsc::channel(connections_max);
     let (word, was_cut_off) = oneshot::channel();

@@ -69,11 +69,11 @@ pub(super) fn seats(cores: NonZeroUsize) -> Vec<Option<Seat>> {
     found.unwrap_or_else(|| vec![None; cores.get()])
 }
 
-impl Seat {
-    /// Lets this thread, a core or one that a core has started, compute wherever the server may, and go first.
-    pub(super) fn leave(&self) {
-        priority::take_short_turns(None);
-        self.all.keep();
+/// Lets this thread, one that a core with that seat has started, compute wherever the server may, and go first.
+pub(super) fn leave(seat: Option<&Seat>) {
+    priority::take_short_turns(None);
+    if let Some(seat) = seat {
+        seat.all.keep();
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
             turns.look(handed_over(1));
             is(libc::SCHED_BATCH, seat.own);
             std::thread::spawn(move || {
-                seat.leave();
+                leave(Some(&seat));
                 assert_eq!((policy(), Processors::allowed()), (libc::SCHED_OTHER as u32, Some(seat.all)));
             })
             .join()
@@ -214,6 +214,12 @@ mod tests {
                 ] {
                     turns.look(Totals { handed_over: refused, refused });
                     assert_eq!((policy() as i32, Processors::allowed()), expected);
+                    // What it starts then is as ever.
+                    let helper = std::thread::spawn(move || {
+                        leave(seat.as_ref());
+                        assert_eq!((policy() as i32, Processors::allowed()), (libc::SCHED_OTHER, all));
+                    });
+                    helper.join().unwrap();
                 }
             });
         }
