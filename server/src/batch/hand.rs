@@ -111,7 +111,7 @@ mod tests {
         let (reply, outcome) = oneshot::channel();
         let since = Instant::now();
         let job = Job { version: Arc::clone(&version), rows: flowers(0, 1), since, deadline: later(), reply };
-        assert!(runner.queue.put(later(), job).is_ok());
+        runner.queue.reserve().unwrap().put(later(), job);
         assert!(runner.find_place(&version, rows_max + 1).is_none());
         yield_now().await;
         // What is large says nothing of what waits.

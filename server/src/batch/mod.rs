@@ -126,14 +126,20 @@ impl Runner {
         if self.runs_inline(version, rows, Instant::now()) {
             return Some(Place::default());
         }
+        let reservation = self.reserve();
+        if reservation.is_none() && may_run_inline(version, rows) {
+            hand::lend(&self.queue);
+        }
+        reservation.map(|reservation| Place(Some(reservation)))
+    }
+
+    /// A place in the queue, if there is one; that there is none is counted.
+    fn reserve(&self) -> Option<Reservation<'_, Job>> {
         let reservation = self.queue.reserve();
         if reservation.is_none() {
             self.refused.fetch_add(1, Relaxed);
-            if may_run_inline(version, rows) {
-                hand::lend(&self.queue);
-            }
         }
-        reservation.map(|reservation| Place(Some(reservation)))
+        reservation
     }
 
     /// Whether so many rows are to be run on the thread that asks: not what is costly, while that thread is behind or others
@@ -175,18 +181,12 @@ impl Runner {
                 return result.map(Ran::alone).map_err(RunnerError::Failed);
             }
         }
-        let (reply, outcome) = oneshot::channel();
-        let job = Job { version: Arc::clone(version), rows, since: now, deadline, reply };
-        if may_run_inline(version, job.rows.len()) {
+        if may_run_inline(version, rows.len()) {
             hand::lend(&self.queue);
         }
-        match place.0 {
-            Some(reservation) => reservation.put(deadline, job),
-            None => self.queue.put(deadline, job).map_err(|_| {
-                self.refused.fetch_add(1, Relaxed);
-                RunnerError::Full
-            })?,
-        }
+        let reservation = place.0.or_else(|| self.reserve()).ok_or(RunnerError::Full)?;
+        let (reply, outcome) = oneshot::channel();
+        reservation.put(deadline, Job { version: Arc::clone(version), rows, since: now, deadline, reply });
         self.handed_over.fetch_add(1, Relaxed);
         let mut caller = Caller::of(self);
         match tokio::time::timeout_at(deadline.into(), outcome).await {
@@ -437,7 +437,7 @@ pub(super) mod tests {
         let put = |(version, rows, deadline)| {
             let (reply, outcome) = oneshot::channel();
             let since = Instant::now();
-            assert!(queue.put(deadline, Job { version, rows, since, deadline, reply }).is_ok());
+            queue.reserve().unwrap().put(deadline, Job { version, rows, since, deadline, reply });
             outcome
         };
         let outcomes = jobs.into_iter().map(put).collect();

@@ -99,13 +99,6 @@ impl<J> Queue<J> {
         })
     }
 
-    /// Puts a job in, or gives it back if there is no place.
-    pub(super) fn put(&self, deadline: Instant, job: J) -> Result<(), J> {
-        let Some(reservation) = self.reserve() else { return Err(job) };
-        reservation.put(deadline, job);
-        Ok(())
-    }
-
     /// Waits for a job, and takes with it those behind it that `joins`, asked with the first and with each, and that are there
     /// already. Nothing once the queue is closed and empty.
     pub(super) fn take(&self, mut joins: impl FnMut(&J, &J) -> bool) -> Option<Vec<J>> {

@@ -56,7 +56,6 @@ pub(super) struct Turns {
     crowded_looks: u32,
     /// For how many looks something has just been handed over.
     handed_over_looks: u32,
-    was_refusing: bool,
     /// What had been done, and how it had waited, at the last look.
     totals: Totals,
     waits: Waits,
@@ -89,7 +88,6 @@ impl Turns {
             patience: seat.map(|_| PATIENCE),
             crowded_looks: 0,
             handed_over_looks: 0,
-            was_refusing: false,
             totals: Totals::default(),
             waits,
         };
@@ -126,8 +124,8 @@ impl Turns {
         }
         self.crowded_looks = self.crowded_looks.saturating_sub(1);
         // A patient core that refuses waits for workers.
-        let waits_for_others = !(is_refusing || self.was_refusing);
-        if waits_for_others && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
+        let waits_for_workers = is_refusing || self.patience == Some(REFUSING_PATIENCE);
+        if !waits_for_workers && turns >= TURNS_MIN && waited / turns > WAIT_MAX {
             self.crowded_looks = CROWDED_LOOKS;
         }
         self.patience = match self.seat {
@@ -136,7 +134,7 @@ impl Turns {
             Some(_) if self.handed_over_looks == 0 => Some(PATIENCE),
             _ => None,
         };
-        (self.was_refusing, self.totals, self.waits) = (is_refusing, totals, waits);
+        (self.totals, self.waits) = (totals, waits);
     }
 }
 
@@ -191,12 +189,6 @@ mod tests {
             }
             turns.look(handed_over(1));
             is(libc::SCHED_BATCH, seat.own);
-            std::thread::spawn(move || {
-                leave(Some(&seat));
-                assert_eq!((policy(), Processors::allowed()), (libc::SCHED_OTHER as u32, Some(seat.all)));
-            })
-            .join()
-            .unwrap();
         });
     }
 
@@ -233,7 +225,6 @@ mod tests {
             patience: Some(PATIENCE),
             crowded_looks: 0,
             handed_over_looks: 0,
-            was_refusing: false,
             totals: handed_over(0),
             waits: waits(u32::MAX, 1000),
         };

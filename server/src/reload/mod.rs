@@ -449,7 +449,6 @@ impl Reloader {
                 priority::give_way();
                 if Instant::now() >= due {
                     self.look();
-                    priority::give_way();
                     due = Instant::now() + if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
                 }
                 self.advance();
