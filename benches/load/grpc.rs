@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::bodies::FEATURES;
+use super::bodies::{FEATURES, rows_of_each};
 use super::client::{Outcome, Plan, Sample};
 
 const METHOD: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -119,6 +119,18 @@ pub fn ask(address: SocketAddr, message: &[u8]) -> (u16, Vec<u8>) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new()
         .block_on(&runtime, async { call(&mut connect(address).await, Bytes::copy_from_slice(message)).await })
+}
+
+/// So many messages of gRPC, of so many rows each.
+pub fn messages(rows: usize, count: usize) -> Vec<Vec<u8>> {
+    rows_of_each(rows, count).map(|rows| message(&rows)).collect()
+}
+
+/// The good answer of `name` to one call.
+pub fn called_once(name: &str, address: SocketAddr, message: &[u8]) -> Vec<u8> {
+    let (status, answer) = ask(address, message);
+    assert_eq!(status, 200, "{name}: {}", String::from_utf8_lossy(&answer));
+    answer
 }
 
 async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
