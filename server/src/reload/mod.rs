@@ -12,48 +12,47 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::error::Error;
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender};
-use mainstay_models::embedded::Embedded;
+use crossbeam_channel::Receiver;
 use mainstay_models::store::Current;
-use mainstay_models::{Blob, ModelName, ModelSpec, Reader, Release, ReleasedModel, ReleasedVersion, Role};
-use notify::{RecursiveMode, Watcher};
+use mainstay_models::{ModelName, Reader, ReleasedModel};
 
 use crate::allocator;
-use crate::catalog::{Catalog, CatalogModel, LiveRelease, LoadedVersion};
-use crate::engine::{Engine, EngineChoice};
+use crate::catalog::{Catalog, CatalogModel, LiveRelease};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
 use crate::priority;
 use crate::reference::Documents;
-use crate::wire::Signature;
 
 mod aside;
 mod folder;
+mod loader;
 mod loads;
 mod memory;
 mod order;
 mod plain;
 mod status;
+mod target;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod verdict;
+mod watch;
 
 pub use folder::FolderError;
+pub use loader::{EmbeddedError, Loader};
 use loads::{Bench, Loads, Outcome};
 pub use order::{Action, OrderError, Orders};
 use order::{ORDERS_MAX, Order};
 pub use plain::{Plain, Source};
 pub use status::{FallbackStatus, Loading, ReleaseStatus, State, Status, VersionStatus, embedded_status};
+use target::{Failure, Known, Target, asked_versions, every_version};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 use verdict::{Verdict, Wanted};
+pub use watch::Watch;
+use watch::watch_folder;
 
 /// How often the store is looked at without a hint.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,52 +76,6 @@ pub struct Reloader {
     ordered: Vec<Order>,
     /// When the allocator is to give back what loads have left.
     give_back: Option<Instant>,
-}
-
-/// The release that the catalog is brought to.
-struct Target {
-    current: Current,
-    begun: Instant,
-    /// What is known about its versions, beside those that are served.
-    known: HashMap<Wanted, Known>,
-    /// How many groups had been decided when the catalog was swapped last; none before the first look.
-    swapped: Option<usize>,
-    /// Whether there is nothing to do until another release comes, or a failure may have passed.
-    settled: bool,
-}
-
-/// What is known about a version that is not served.
-enum Known {
-    Loaded(Arc<LoadedVersion>),
-    Failed(Failure),
-}
-
-/// Turns bytes into versions that answer.
-pub struct Loader {
-    /// Which engine models are to be run by.
-    pub engine: EngineChoice,
-    /// What counts.
-    pub metrics: Arc<Metrics>,
-    /// How many requests one version may answer at the same time.
-    pub sessions: NonZeroUsize,
-}
-
-/// Why a version is not live.
-#[derive(Debug, Clone)]
-struct Failure {
-    reason: String,
-    /// Whether trying again may help although the release is the same.
-    passing: bool,
-}
-
-impl Failure {
-    fn lasting(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), passing: false }
-    }
-
-    fn passing(error: &dyn Error) -> Self {
-        Self { reason: sentence(error), passing: true }
-    }
 }
 
 impl Reloader {
@@ -490,278 +443,6 @@ fn swap(catalog: &ArcSwap<Catalog>, metrics: &Metrics, before: &Catalog, next: C
         }
     }
     catalog.store(Arc::new(next));
-}
-
-impl Target {
-    /// What is known about a version; nothing where that is yet to be found out.
-    fn find(&self, wanted: &Wanted, served: &Catalog) -> Option<Result<Arc<LoadedVersion>, &Failure>> {
-        match self.known.get(wanted) {
-            Some(Known::Loaded(loaded)) => Some(Ok(Arc::clone(loaded))),
-            Some(Known::Failed(failure)) => Some(Err(failure)),
-            None => {
-                let loaded = served.models.get(&wanted.name)?.versions.get(&wanted.version)?;
-                (loaded.blobs == wanted.bytes).then(|| Ok(Arc::clone(loaded)))
-            }
-        }
-    }
-
-    /// Forgets the failures that may have passed, once all is decided.
-    fn try_again(&mut self) {
-        if self.settled && self.is_passing() {
-            self.known.retain(|_, known| !matches!(known, Known::Failed(failure) if failure.passing));
-            self.settled = false;
-        }
-    }
-
-    /// Has all be decided anew, from what is known.
-    fn look_again(&mut self) {
-        self.settled = false;
-        self.swapped = None;
-    }
-
-    /// How it went with a model that was ordered to be loaded, where all that the release asks of it is decided.
-    fn outcome(&self, name: &ModelName, statuses: &[VersionStatus]) -> Result<(), OrderError> {
-        let models = &self.current.release.models;
-        let Some(model) = models.get(name) else { return Err(OrderError::unknown(name, models.keys())) };
-        let Some(status) = statuses.iter().find(|status| status.name == *name && status.state != State::Live) else {
-            return Ok(());
-        };
-        let VersionStatus { version, reason, .. } = status;
-        let wanted = Wanted { name: name.clone(), version: version.clone(), bytes: model.versions[version] };
-        // Such a reason has paths of this machine.
-        let is_internal = matches!(self.known.get(&wanted), Some(Known::Failed(failure)) if failure.passing);
-        let reason = reason.clone().filter(|_| !is_internal);
-        Err(OrderError::failed(name, version, reason))
-    }
-
-    fn is_passing(&self) -> bool {
-        self.known.values().any(|known| matches!(known, Known::Failed(failure) if failure.passing))
-    }
-
-    /// One model as the release asks for it, or as near to it as its group allows.
-    fn model(&self, name: &ModelName, verdict: &Verdict, before: &Catalog) -> CatalogModel {
-        if *verdict == Verdict::Unloaded {
-            return CatalogModel::default();
-        }
-        let release = &self.current.release;
-        let asked = verdict::stable(release, name);
-        let mut versions = BTreeMap::new();
-        for (role, wanted) in versions_of(release, name) {
-            if role == Role::Preview
-                && let Some(Ok(loaded)) = self.find(&wanted, before)
-            {
-                versions.insert(wanted.version, loaded);
-            }
-        }
-        let old = before.models.get(name);
-        let (stable, commit) = match verdict {
-            Verdict::Move => (self.find(&asked, before), Some(release.commit.id.clone())),
-            Verdict::FallBack(_) => {
-                let fallback = release.models[name].fallback.as_ref();
-                let wanted = verdict::fallback(release, name);
-                (wanted.and_then(|wanted| self.find(&wanted, before)), fallback.map(|fallback| fallback.commit.clone()))
-            }
-            Verdict::Keep(_) | Verdict::Wait(_) | Verdict::Unloaded => {
-                let kept = old.and_then(|old| old.versions.get(old.stable.as_ref()?));
-                (kept.map(|kept| Ok(Arc::clone(kept))), old.and_then(|old| old.commit.clone()))
-            }
-        };
-        let Some(Ok(stable)) = stable else { return CatalogModel { stable: None, versions, commit: None } };
-        let version = stable.spec.version.clone();
-        versions.insert(version.clone(), stable);
-        CatalogModel { stable: Some(version), versions, commit }
-    }
-
-    /// What is served while something is still being loaded: what is ready as the release asks for it, the rest as it was.
-    fn catalog_meanwhile(&self, before: &Catalog, verdicts: &BTreeMap<ModelName, Verdict>) -> Catalog {
-        let mut models = before.models.clone();
-        for (name, verdict) in verdicts {
-            match verdict {
-                Verdict::Wait(_) if models.contains_key(name) => {}
-                verdict => {
-                    models.insert(name.clone(), self.model(name, verdict, before));
-                }
-            }
-        }
-        let default = &self.current.release.default;
-        let is_ready = !matches!(verdicts.get(default), Some(Verdict::Wait(_)));
-        let default = before.default.as_ref().filter(|_| !is_ready).unwrap_or(default).clone();
-        Catalog {
-            release: before.release.clone(),
-            default: Some(default),
-            models,
-            changes: before.changes.clone(),
-            partial: before.release.is_none(),
-            documents: Documents::default(),
-        }
-    }
-
-    /// How it went with every version that the release asks for.
-    fn statuses(&self, catalog: &Catalog, verdicts: &BTreeMap<ModelName, Verdict>) -> Vec<VersionStatus> {
-        let release = &self.current.release;
-        let status = |(role, wanted): (Role, Wanted)| {
-            let model = &catalog.models[&wanted.name];
-            let stable = model.stable.as_ref().and_then(|stable| model.versions.get(stable));
-            let is_stable = |bytes: &ReleasedVersion| stable.is_some_and(|stable| stable.blobs == *bytes);
-            let found = self.find(&wanted, catalog);
-            let (state, reason) = match (&found, &verdicts[&wanted.name], role) {
-                (_, Verdict::Unloaded, _) => (State::Unloaded, Some(status::UNLOADED.to_owned())),
-                (Some(Err(failure)), ..) => (State::Failed, Some(failure.reason.clone())),
-                (_, Verdict::Keep(failed) | Verdict::FallBack(failed), Role::Stable) if !is_stable(&wanted.bytes) => {
-                    (State::Held, Some(held_since(failed)))
-                }
-                _ => (State::Live, None),
-            };
-            let loaded = found.as_ref().and_then(|found| found.as_ref().ok());
-            let (engine, not_compiled) = (loaded.map(|l| l.engine.name()), loaded.and_then(|l| l.not_compiled.clone()));
-            let serving = match role {
-                Role::Stable => model.stable.clone(),
-                Role::Preview => (state == State::Live).then(|| wanted.version.clone()),
-            };
-            let fallback = release.models[&wanted.name].fallback.as_ref().filter(|_| role == Role::Stable);
-            let fallback = fallback.and_then(|fallback| {
-                let version = Wanted { version: fallback.version.clone(), bytes: fallback.bytes, ..wanted.clone() };
-                let (state, reason) = match self.find(&version, catalog)? {
-                    _ if is_stable(&fallback.bytes) => (State::Live, None),
-                    Err(failure) => (State::Failed, Some(failure.reason.clone())),
-                    Ok(_) => (State::Held, Some("another model of its group has none that loads".to_owned())),
-                };
-                let (version, commit) = (fallback.version.clone(), fallback.commit.clone());
-                Some(FallbackStatus { version, commit, state, reason })
-            });
-            VersionStatus {
-                sha256: wanted.bytes.artifact.sha256,
-                name: wanted.name,
-                version: wanted.version,
-                role,
-                state,
-                serving,
-                commit: model.commit.clone(),
-                reason,
-                fallback,
-                engine,
-                not_compiled,
-            }
-        };
-        asked_versions(release).map(status).collect()
-    }
-}
-
-/// Why a version that loads is not live.
-fn held_since(failed: &Wanted) -> String {
-    format!("held back since {} {} of its group failed", failed.name, failed.version)
-}
-
-/// Every version that a release asks for, as what, in the order of the release.
-fn asked_versions(release: &Release) -> impl Iterator<Item = (Role, Wanted)> {
-    release.models.keys().flat_map(|name| versions_of(release, name))
-}
-
-fn versions_of(release: &Release, name: &ModelName) -> impl Iterator<Item = (Role, Wanted)> {
-    let model = &release.models[name];
-    model.versions.iter().map(|(version, bytes)| {
-        let role = if *version == model.stable { Role::Stable } else { Role::Preview };
-        (role, Wanted { name: name.clone(), version: version.clone(), bytes: *bytes })
-    })
-}
-
-/// Every version that may be needed for a release.
-fn every_version(release: &Release) -> impl Iterator<Item = Wanted> {
-    let fallbacks = release.models.keys().filter_map(|name| verdict::fallback(release, name));
-    asked_versions(release).map(|(_, wanted)| wanted).chain(fallbacks)
-}
-
-/// A reloader at work.
-#[derive(Debug)]
-pub struct Watch {
-    stop: Sender<()>,
-    /// The word by which the one trial of a [`Plain`] ends early.
-    abandoned: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Watch {
-    /// Stops; what is being loaded is abandoned.
-    pub fn stop(self) {
-        self.abandoned.store(true, Ordering::Relaxed);
-        drop(self.stop);
-        self.thread.join().expect("a pass turns every failure into a status");
-    }
-}
-
-/// Watches the folder that holds `current`, not the link: a watch on a name follows what the name meant.
-fn watch_folder(root: &Path, hint: Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let send = move |_event| {
-        // Full means that a hint waits already.
-        let _ = hint.try_send(());
-    };
-    let mut watcher = notify::recommended_watcher(send).ok()?;
-    watcher.watch(root, RecursiveMode::NonRecursive).ok()?;
-    Some(watcher)
-}
-
-impl Loader {
-    /// Loads, checks and warms one version. The error is one line for people.
-    fn load(
-        &self,
-        spec: ModelSpec,
-        blobs: ReleasedVersion,
-        artifact: &[u8],
-        admission: &Admission,
-    ) -> Result<LoadedVersion, String> {
-        let engine = trial::load(self.engine, admission, artifact, &spec, self.sessions)?;
-        Ok(self.with_engine(spec, blobs, engine))
-    }
-
-    /// The version that [`trial::load`] has made `engine` for.
-    fn with_engine(
-        &self,
-        spec: ModelSpec,
-        blobs: ReleasedVersion,
-        (engine, not_compiled): (Engine, Option<String>),
-    ) -> LoadedVersion {
-        let signature = Signature::new(&spec).with_interface(engine.interface());
-        let metrics = self.metrics.version(&spec);
-        LoadedVersion { spec, blobs, signature, engine, not_compiled, metrics }
-    }
-
-    /// A catalog of shipped models, of each the newest version; the first model is the default.
-    pub fn embedded(&self, models: &[Embedded]) -> Result<Catalog, EmbeddedError> {
-        let newest: BTreeMap<&str, &Embedded> = models.iter().map(|model| (model.name, model)).collect();
-        // Each on a thread of its own: they are few, and so is the time until the server is ready.
-        let loaded: Vec<_> = std::thread::scope(|scope| {
-            let loads: Vec<_> = newest.values().map(|model| scope.spawn(|| self.shipped(model))).collect();
-            loads.into_iter().map(|load| load.join().expect("a load turns every failure into an error")).collect()
-        });
-        let mut catalog = Catalog::default();
-        for loaded in loaded {
-            let loaded = Arc::new(loaded?);
-            let (name, version) = (loaded.spec.name.clone(), loaded.spec.version.clone());
-            let stable = Some(version.clone());
-            catalog.default.get_or_insert_with(|| name.clone());
-            let versions = BTreeMap::from([(version, loaded)]);
-            catalog.models.insert(name, CatalogModel { stable, versions, commit: None });
-        }
-        Ok(catalog)
-    }
-
-    fn shipped(&self, model: &Embedded) -> Result<LoadedVersion, EmbeddedError> {
-        let fail = |reason| EmbeddedError { name: model.name, version: model.version, reason };
-        let file = format!("{}/{}/model.yaml", model.name, model.version);
-        let spec = ModelSpec::parse(&file, model.spec).map_err(|e| fail(e.to_string()))?;
-        let blobs = ReleasedVersion { spec: Blob::of(model.spec), artifact: spec.artifact.blob };
-        // A test compares every shipped model with ONNX Runtime, and these are the same bytes.
-        self.load(spec, blobs, model.artifact, &Admission::Compiled).map_err(fail)
-    }
-}
-
-/// A shipped model that does not load: the runtime is not the one that it was tested with.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot load the shipped model {name} {version}: {reason}")]
-pub struct EmbeddedError {
-    name: &'static str,
-    version: &'static str,
-    reason: String,
 }
 
 /// An error and all its causes on one line.

@@ -1,12 +1,16 @@
 //! The reloader against a real store and real engines; its trials are a script that hangs or refuses as it is told.
 
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 use mainstay_models::embedded::MODELS;
-use mainstay_models::{Commit, CommitId, Fallback, Publisher, ReleaseName, ReleasedModel, Version};
+use mainstay_models::{
+    Blob, Commit, CommitId, Fallback, Publisher, Release, ReleaseName, ReleasedModel, ReleasedVersion, Version,
+};
 use tempfile::TempDir;
 
 use super::*;
+use crate::engine::EngineChoice;
 
 /// Long enough for anything that is expected to happen; waiting this long means that it did not.
 const LONG: Duration = Duration::from_secs(20);
