@@ -10,6 +10,7 @@ mod graph;
 mod lower;
 mod program;
 pub(super) mod proto;
+mod transform;
 mod trees;
 
 use std::cell::RefCell;

@@ -8,7 +8,8 @@ use std::cell::RefCell;
 
 use ndarray::ArrayView2;
 
-use super::trees::{Transform, Trees, logistic};
+use super::transform::{Transform, logistic, transform_apart};
+use super::trees::Trees;
 
 /// Rows of a large block, of which the values of an instruction fill some cache lines.
 const LARGE: usize = 64;
@@ -449,7 +450,7 @@ impl Instruction {
                         for class in 0..classes {
                             write[class * R + row] = score(class);
                         }
-                        super::trees::transform_apart::<R>(*transform, &mut write[row..], classes);
+                        transform_apart::<R>(*transform, &mut write[row..], classes);
                     }
                 }
             }

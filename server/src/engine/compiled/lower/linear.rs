@@ -5,7 +5,7 @@ use crate::engine::compiled::Unsupported;
 use crate::engine::compiled::graph::{Attributes, Dim, Literal, Type, Value};
 use crate::engine::compiled::program::{Binary, Compare, Instruction, Linear, Norm};
 use crate::engine::compiled::proto::Node;
-use crate::engine::compiled::trees::Transform;
+use crate::engine::compiled::transform::Transform;
 
 /// The most values of a matrix that rows are multiplied with. Where many requests wait for a model with larger ones, ONNX Runtime
 /// computes their rows together, in less time than they take here one after the other.

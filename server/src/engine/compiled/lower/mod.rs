@@ -9,7 +9,7 @@ use super::Unsupported;
 use super::graph::{Attributes, Dim, Element, Literal, Type, Value, literal};
 use super::program::{Binary, Compare, Instruction, Program, Reduce, Unary};
 use super::proto::{Graph, Model, Node};
-use super::trees::Transform;
+use super::transform::Transform;
 
 mod arithmetic;
 mod linear;

@@ -6,7 +6,8 @@ use crate::engine::compiled::forest::Forest;
 use crate::engine::compiled::graph::{Attributes, Dim, Type, Value};
 use crate::engine::compiled::program::Instruction;
 use crate::engine::compiled::proto::Node;
-use crate::engine::compiled::trees::{Ensemble, Finish, Transform, Trees};
+use crate::engine::compiled::transform::Transform;
+use crate::engine::compiled::trees::{Ensemble, Finish, Trees};
 
 impl Compiler {
     pub(super) fn trees(&mut self, node: &Node, attributes: &Attributes<'_>, classifier: bool) -> Lowered<Vec<Value>> {
