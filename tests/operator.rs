@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on should stop")]
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use mainstay_models::embedded;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -294,9 +295,10 @@ fn any_commit_can_be_held_against_what_is_live() {
 
 #[test]
 fn nobody_there_and_a_wrong_command_line_have_codes_of_their_own() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    // Held, and nobody listens there: no other test can be given it.
+    let held = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&held, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let url = format!("http://{}", SocketAddr::try_from(getsockname(&held).unwrap()).unwrap());
     for arguments in
         [&["status"][..], &["diff"], &["diff", "main"], &["history"], &["sync-now"], &["rollback"], &["resume"]]
     {

@@ -1,12 +1,14 @@
 //! Starts real servers on this machine, in folders of their own, and ends them with the test that started them.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 
 use mainstay_models::Blob;
 use mainstay_sidecar::fetch::Variables;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tempfile::TempDir;
 
 use crate::bench::{Bench, Repo, eventually};
@@ -33,7 +35,15 @@ fn own_port() -> u16 {
     let first = std::process::id() % 1_000 * 6;
     let next = || PORTS.start + (first + ASKED.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
     let mut ports = std::iter::repeat_with(|| u16::try_from(next()).unwrap()).take(PORTS.len());
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port of 6,000 is free")
+    ports.find(|port| is_free(*port)).expect("a port of 6,000 is free")
+}
+
+/// Whether nobody listens there. Does not listen itself: a program that another test starts at this moment has a copy of whatever
+/// is open here until it runs, and who waits for the server would find that one.
+fn is_free(port: u16) -> bool {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
 }
 
 /// A server, with a folder of its own; it ends with this.
@@ -116,4 +126,25 @@ pub fn cut_off_at(bench: &Bench, artifact: &[u8], length: usize) {
 pub fn metric(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
+}
+
+#[test]
+fn a_port_that_was_found_free_has_no_listener_also_while_programs_start() {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        for _ in 0..2_000 {
+            let port = own_port();
+            let connected = TcpStream::connect(("127.0.0.1", port)).map(|_| port);
+            if connected.is_ok() {
+                done.store(true, Ordering::Relaxed);
+            }
+            assert!(connected.is_err(), "somebody listens on {port}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
