@@ -127,6 +127,15 @@ impl Reading<'_> {
         seen.push(key);
         Ok(())
     }
+
+    /// Ends reading where `key` has not been met.
+    fn require<E: serde::de::Error>(&self, key: &'static str, seen: &[&'static str], expected: &str) -> Result<(), E> {
+        if seen.contains(&key) {
+            return Ok(());
+        }
+        self.enter(key);
+        Err(self.fail(expected, "nothing"))
+    }
 }
 
 /// A key, as the one of `known` that it is; all others are alike.
@@ -152,6 +161,20 @@ impl Visitor<'_> for Key {
     }
 }
 
+/// The next key of `known`, with its value yet to be read; all others are passed over.
+fn next_key<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    known: &'static [&'static str],
+) -> Result<Option<&'static str>, A::Error> {
+    while let Some(key) = map.next_key_seed(Key(known))? {
+        if key.is_some() {
+            return Ok(key);
+        }
+        map.next_value::<IgnoredAny>()?;
+    }
+    Ok(None)
+}
+
 struct Whole<'a>(&'a Reading<'a>);
 
 impl<'de> DeserializeSeed<'de> for Whole<'_> {
@@ -172,11 +195,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Draft, A::Error> {
         const KEYS: &[&str] = &["id", "parameters", "inputs", "outputs"];
         let (reading, mut draft, mut seen) = (self.0, Draft::default(), Vec::new());
-        while let Some(key) = map.next_key_seed(Key(KEYS))? {
-            let Some(key) = key else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
+        while let Some(key) = next_key(&mut map, KEYS)? {
             reading.once(key, &mut seen)?;
             let (inputs_max, outputs_max) = reading.metadata.counts();
             match key {
@@ -193,10 +212,7 @@ impl<'de> Visitor<'de> for Whole<'_> {
             }
             *reading.at.borrow_mut() = Place::default();
         }
-        if !seen.contains(&"inputs") {
-            reading.enter("inputs");
-            return Err(reading.fail("a list of tensors", "nothing"));
-        }
+        reading.require("inputs", &seen, "a list of tensors")?;
         Ok(draft)
     }
 }
@@ -316,11 +332,7 @@ impl<'de> Visitor<'de> for InputVisitor<'_> {
         let Self { reading, index } = self;
         let (mut input, mut seen) = (DraftInput::default(), Vec::new());
         let known = reading.known.get(index);
-        while let Some(key) = map.next_key_seed(Key(KEYS))? {
-            let Some(key) = key else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
+        while let Some(key) = next_key(&mut map, KEYS)? {
             reading.once(key, &mut seen)?;
             match key {
                 "name" => input.name = map.next_value()?,
@@ -347,10 +359,7 @@ impl<'de> Visitor<'de> for InputVisitor<'_> {
             }
         }
         for key in ["name", "shape", "datatype"] {
-            if !seen.contains(&key) {
-                reading.enter(key);
-                return Err(reading.fail("it", "nothing"));
-            }
+            reading.require(key, &seen, "it")?;
         }
         Ok(input)
     }
@@ -376,11 +385,7 @@ impl<'de> Visitor<'de> for OutputVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wanted, A::Error> {
         const KEYS: &[&str] = &["name", "parameters"];
         let (reading, mut wanted, mut seen) = (self.0, Wanted::default(), Vec::new());
-        while let Some(key) = map.next_key_seed(Key(KEYS))? {
-            let Some(key) = key else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
+        while let Some(key) = next_key(&mut map, KEYS)? {
             reading.once(key, &mut seen)?;
             if key == "name" {
                 wanted.name = map.next_value()?;
@@ -391,10 +396,7 @@ impl<'de> Visitor<'de> for OutputVisitor<'_> {
                 wanted.is_binary = parameters.binary_data;
             }
         }
-        if !seen.contains(&"name") {
-            reading.enter("name");
-            return Err(reading.fail("it", "nothing"));
-        }
+        reading.require("name", &seen, "it")?;
         Ok(wanted)
     }
 }
@@ -451,11 +453,7 @@ impl<'de> Visitor<'de> for ParametersSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
         const KEYS: &[&str] = &["binary_data_size", "binary_data", "binary_data_output", "classification", "timeout"];
         let (mut parameters, mut seen) = (Parameters::default(), Vec::new());
-        while let Some(key) = map.next_key_seed(Key(KEYS))? {
-            let Some(key) = key else {
-                map.next_value::<IgnoredAny>()?;
-                continue;
-            };
+        while let Some(key) = next_key(&mut map, KEYS)? {
             let path = match key {
                 "binary_data_size" => "parameters.binary_data_size",
                 "binary_data" => "parameters.binary_data",
