@@ -20,10 +20,8 @@ use crossbeam_channel::Receiver;
 use mainstay_models::store::Current;
 use mainstay_models::{ModelName, Reader, ReleasedModel};
 
-use crate::allocator;
 use crate::catalog::{Catalog, CatalogModel, LiveRelease};
 use crate::monitor::{Metrics, ReloadOutcome, unix_now_s};
-use crate::priority;
 use crate::reference::Documents;
 
 mod aside;
@@ -52,12 +50,7 @@ use target::{Failure, Known, Target, asked_versions, every_version};
 pub use trial::{Admission, Trial, TrialError, parse_argument as parse_trial_argument, run as run_trial};
 use verdict::{Verdict, Wanted};
 pub use watch::Watch;
-use watch::watch_folder;
 
-/// How often the store is looked at without a hint.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked at while it cannot be watched, since its folder is yet to be made.
-const BLIND_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a release must have been live before the memory that its loads took is given back. The next load takes the same
 /// again, and to give it back keeps whoever answers from the allocator for some hundred microseconds.
 const QUIET: Duration = Duration::from_secs(10);
@@ -380,55 +373,6 @@ impl Reloader {
         {
             self.loads.loader().metrics.forget(&loaded.spec);
         }
-    }
-
-    /// Follows the store on a thread of its own until the returned [`Watch`] is stopped.
-    pub fn watch(mut self) -> std::io::Result<Watch> {
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            // To read a release and to bring the catalog up to date takes some hundred microseconds, which no request is to
-            // wait for.
-            priority::step_far_back();
-            // One place: a hint that finds another one waiting says nothing new.
-            let (hint, hints) = crossbeam_channel::bounded(1);
-            let mut watcher = None;
-            let loaded = self.loads.done().clone();
-            let mut orders = self.orders.clone();
-            let mut due = Instant::now();
-            loop {
-                if watcher.is_none() {
-                    watcher = watch_folder(self.reader.root(), hint.clone());
-                }
-                priority::give_way();
-                if Instant::now() >= due {
-                    self.look();
-                    due = Instant::now() + if watcher.is_some() { POLL_INTERVAL } else { BLIND_INTERVAL };
-                }
-                self.advance();
-                if self.give_back.take_if(|due| Instant::now() >= *due).is_some() {
-                    allocator::give_back();
-                }
-                let mut is_ordering_over = false;
-                crossbeam_channel::select! {
-                    recv(stopped) -> _ => return,
-                    recv(hints) -> _ => due = Instant::now(),
-                    recv(loaded) -> done => {
-                        let (wanted, outcome) = done.expect("the loads keep their threads");
-                        self.take(wanted, outcome);
-                    }
-                    recv(orders) -> order => match order {
-                        Ok(order) => self.obey(order),
-                        // Nobody is left who could give one.
-                        Err(_) => is_ordering_over = true,
-                    },
-                    default(due.saturating_duration_since(Instant::now())) => {}
-                }
-                if is_ordering_over {
-                    orders = crossbeam_channel::never();
-                }
-            }
-        })?;
-        Ok(Watch { stop, abandoned: Arc::default(), thread })
     }
 }
 
