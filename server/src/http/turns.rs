@@ -241,5 +241,7 @@ mod tests {
         assert_eq!(looks(REFUSED_MIN, 100 * TURNS_MIN, 125_000), (None, CROWDED_LOOKS - 1));
         // Whoever computes there would hold refusals up as well.
         assert_eq!(looks(2 * REFUSED_MIN, 200 * TURNS_MIN, 129_000), (None, CROWDED_LOOKS - 2));
+        // And it has not waited for workers then, since it has not been patient.
+        assert_eq!(looks(2 * REFUSED_MIN, 201 * TURNS_MIN, 159_000), (None, CROWDED_LOOKS));
     }
 }

@@ -15,10 +15,9 @@ use crate::trust::signers::Reason;
 mod metrics;
 mod status;
 
-pub use status::{
-    Ended, FailedModel, Health, HeldBack, HeldBy, LastPass, Problem, PublishedRelease, Status, Sync, Times,
-    TriedFallback, Trigger,
-};
+pub use status::{Ended, Health, HeldBack, HeldBy, LastPass, Problem, PublishedRelease, Status, Sync, Times, Trigger};
+
+pub use crate::server::{FailedModel, TriedFallback};
 
 /// The status and the metrics of one sidecar.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use mainstay_models::{Commit, CommitId, Digest, EnvironmentName, ModelName, Rele
 use serde::Serialize;
 
 use crate::ledger::Holds;
-pub use crate::server::{FailedModel, TriedFallback};
+use crate::server::FailedModel;
 use crate::trouble::{Refusal, Trouble};
 use crate::trust::model::SignedModel;
 use crate::trust::{Verified, Verify};
